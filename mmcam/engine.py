@@ -1,0 +1,135 @@
+"""The engine: activations → targets → scores → gradients → maps, for all words of all images of a batch at once."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mmcam.cam import FROM_GRADIENTS, FROM_WEIGHTS
+from mmcam.errors import UserError, unknown
+from mmcam.explanation import Explanation
+from mmcam.gradients import channel_weights, full_gradients
+from mmcam.task import Batch, Targets, Task
+
+
+def explain(task: Task, batch: Batch, targets: Targets | None = None, method: str = "grad_cam") -> list[Explanation]:
+    """Explain every target of every sample: one trunk forward without a graph, one head, one batched backward.
+
+    The task is left as found: train or eval mode (the call itself runs in eval mode), gradients, `requires_grad`, random
+    state and backend flags; also after an exception. Callers may be under `no_grad`, `inference_mode` or autocast.
+
+    Args:
+        task: The adapter around the model.
+        batch: The samples; moved to the task's device.
+        targets: What to explain; the model's own prediction if not given.
+        method: Name of a function in `mmcam.cam`.
+
+    Returns:
+        One explanation a sample, in order.
+
+    Raises:
+        UserError: The method is not known, the layer is not spatial, or no score depends on the layer.
+    """
+    with torch.inference_mode(False), _evaluating(task):
+        batch = batch.to(task.device)
+        with torch.no_grad():
+            activations = task.trunk(batch).detach()  # (b, k, h, w)
+            check(activations, batch, task.layer)
+            targets = (task.predict(activations, batch) if targets is None else targets).to(activations.device)
+        return explain_activations(task, activations, batch, targets, method)
+
+
+def explain_activations(
+    task: Task, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets, method: str = "grad_cam"
+) -> list[Explanation]:
+    """The second half of `explain`: several questions or methods on one picture share its trunk pass.
+
+    Args:
+        task: The adapter, in eval mode.
+        activations: What `task.trunk(batch)` gave.
+        batch: The samples, on the task's device.
+        targets: What to explain.
+        method: Name of a function in `mmcam.cam`.
+
+    Returns:
+        One explanation a sample, in order.
+    """
+    if method not in FROM_WEIGHTS and method not in FROM_GRADIENTS:
+        raise unknown("method", method, [*FROM_WEIGHTS, *FROM_GRADIENTS])
+    if len(targets) != len(batch):
+        raise UserError(f"expected targets for {len(batch)} samples, got them for {len(targets)}")
+
+    def head(x: Float[Tensor, "n k h w"], index: Int[Tensor, " n"]) -> Float[Tensor, "n t"]:
+        if len(index) == len(batch):
+            return task.scores(x, batch, targets)
+        return task.scores(x, batch.take(index), targets.take(index))
+
+    if method in FROM_WEIGHTS:
+        y, weights = channel_weights(head, activations, targets.rows, type(task).vjp)  # (b, t), (b, r, k)
+        signed = FROM_WEIGHTS[method](weights, activations)  # (b, r, h, w)
+    else:
+        y, gradients = full_gradients(head, activations, targets.rows, type(task).vjp)  # (b, t), (b, r, k, h, w)
+        signed = FROM_GRADIENTS[method](gradients, activations)  # (b, r, h, w)
+    scores = torch.einsum("brt,bt->br", targets.rows.to(y.dtype), y)
+    return _explanations(task, batch, targets, method, scores, signed)
+
+
+def explain_all(task: Task, batches: Iterable[Batch], method: str = "grad_cam") -> Iterator[Explanation]:
+    """Explain the predictions of a task over a loader, one explanation a sample, in order."""
+    for batch in batches:
+        yield from explain(task, batch, method=method)
+
+
+def check(activations: Tensor, batch: Batch, layer: str) -> None:
+    """Refuse activations that are no maps.
+
+    Raises:
+        UserError: The layer's output is not (b, k, h, w), or holds NaN or infinity everywhere.
+    """
+    if activations.ndim != 4 or len(activations) != len(batch):
+        raise UserError(
+            f"layer {layer!r} must give maps of shape (b, k, h, w) with b = {len(batch)}; got {tuple(activations.shape)}; "
+            "choose a layer before pooling"
+        )
+    if activations.shape[2] * activations.shape[3] == 1:
+        raise UserError(f"layer {layer!r} gives 1 x 1 maps, which cannot say where; choose an earlier layer")
+
+
+def _explanations(
+    task: Task, batch: Batch, targets: Targets, method: str, scores: Float[Tensor, "b r"], signed: Float[Tensor, "b r h w"]
+) -> list[Explanation]:
+    """Cut the padding off and bring everything to the CPU in one transfer."""
+    shape = signed.shape[1:]
+    both = torch.cat([scores[..., None].to(signed.dtype), signed.flatten(2)], dim=2).cpu()  # the only synchronisation
+    explanations = []
+    for i, words in enumerate(targets.words):
+        rows = both[i, : len(words)]
+        explanations.append(
+            Explanation(
+                id=batch.ids[i],
+                prompt=batch.texts[i],
+                words=words,
+                scores=rows[:, 0].clone(),
+                signed=rows[:, 1:].reshape(len(words), *shape[1:]).clone(),
+                size=batch.sizes[i],
+                window=batch.windows[i],
+                method=method,
+                layer=task.layer,
+            )
+        )
+    return explanations
+
+
+@contextmanager
+def _evaluating(task: nn.Module) -> Iterator[None]:
+    """Eval mode for the length of a call; afterwards every module is in the mode it was in."""
+    training = [module for module in task.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

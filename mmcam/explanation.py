@@ -1,0 +1,143 @@
+"""What comes out: one image's words, scores and maps."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from mmcam import draw
+from mmcam.task import Window
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Where a model looked in one picture, for each word, answer or class.
+
+    Attributes:
+        id: Name of the picture or question.
+        prompt: The question; "" where there is none.
+        words: Name of each row.
+        scores: y of each row: a log-probability (captions) or a logit (answers, classes), or a sum of such.
+        signed: The maps before ReLU at the layer's resolution, as the method gave them.
+        size: Height and width of the original picture.
+        window: Which part of the original the maps cover: top, left, bottom, right in pixels.
+        method: Name of the method.
+        layer: Name of the explained layer.
+    """
+
+    id: str
+    prompt: str
+    words: tuple[str, ...]
+    scores: Float[Tensor, " r"]
+    signed: Float[Tensor, "r h w"]
+    size: tuple[int, int]
+    window: Window
+    method: str
+    layer: str
+
+    @property
+    def maps(self) -> Float[Tensor, "r h w"]:
+        """The raw maps L: not scaled, not smoothed, ReLU applied (Eq. 2); non-finite numbers stay."""
+        return self.signed.relu()
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What is wrong with each map: "non-finite", "zero" (nothing anywhere), "negative" (nothing after ReLU), or ""."""
+        return tuple(_flag(row) for row in self.signed)
+
+    def upsample(self) -> Float[Tensor, "r H W"]:
+        """The maps at the size of the original picture, bilinearly, zero outside the window."""
+        return draw.upsample(self.maps, self.size, self.window)
+
+    def peaks(self) -> list[tuple[int, int]]:
+        """Row and column of each map's maximum in the original picture."""
+        flat = self.upsample().nan_to_num(0.0).flatten(1).argmax(1).tolist()
+        return [divmod(place, self.size[1]) for place in flat]
+
+    def overlay(
+        self, image: Image.Image, *, scale: str = "own", colours: str = "jet", opacity: float = 0.5
+    ) -> Image.Image:
+        """Draw the picture and one panel a word.
+
+        Args:
+            image: The original picture.
+            scale: "own" divides each map by its maximum, "joint" all maps of the picture by their common one, "none"
+                shows them as they are.
+            colours: Name of a matplotlib colour map.
+            opacity: Of the map over the picture, 0 to 1.
+
+        Returns:
+            The strip.
+        """
+        maps = draw.scale(self.upsample(), scale)
+        panels = [
+            (word, flag or f"{score:.2f}", row)
+            for word, score, flag, row in zip(self.words, self.scores.tolist(), self.flags, maps, strict=True)
+        ]
+        return draw.strip(image, panels, colours=colours, opacity=opacity, first=self.prompt)
+
+    def save(self, folder: Path | str, image: Image.Image | None = None) -> Path:
+        """Write `<id>.json` (words, scores, flags, conventions), `<id>.pt`-free raw maps as `<id>.npy` and the strip.
+
+        Args:
+            folder: Where to write; made if it is missing.
+            image: The original picture; without it no strip is drawn.
+
+        Returns:
+            The path of the strip, or of the JSON file if there is no picture.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        name = file_name(self.id)
+        _save_array(folder / f"{name}.npy", self.maps)
+        record = {
+            "id": self.id,
+            "prompt": self.prompt,
+            "words": self.words,
+            "scores": self.scores.tolist(),
+            "flags": self.flags,
+            "peaks": self.peaks(),
+            "size": self.size,
+            "window": self.window,
+            "method": self.method,
+            "layer": self.layer,
+            "maps": f"{name}.npy",
+        }
+        path = folder / f"{name}.json"
+        path.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
+        if image is not None:
+            path = folder / f"{name}.png"
+            self.overlay(image).save(path)
+        return path
+
+
+def file_name(identity: str) -> str:
+    """Turn an id into a name that is safe as a file's: letters, digits, dot, dash and underscore, 100 at most."""
+    return re.sub(r"[^\w.-]+", "_", identity).strip("._")[-100:] or "picture"
+
+
+def where(peak: tuple[int, int], size: Sequence[int]) -> str:
+    """Say a place in words: "top left", "centre", "bottom" …"""
+    row = ("top", "", "bottom")[min(2, 3 * peak[0] // size[0])]
+    column = ("left", "", "right")[min(2, 3 * peak[1] // size[1])]
+    return f"{row} {column}".strip() or "centre"
+
+
+def _flag(signed: Float[Tensor, "h w"]) -> str:
+    if not bool(torch.isfinite(signed).all()):
+        return "non-finite"
+    if not bool(signed.any()):
+        return "zero"
+    return "" if bool((signed > 0).any()) else "negative"
+
+
+def _save_array(path: Path, maps: Tensor) -> None:
+    import numpy as np
+
+    np.save(path, maps.numpy(), allow_pickle=False)

@@ -1,0 +1,195 @@
+"""Derivatives of several scores at once: one vector-Jacobian product over the head, in three legal ways.
+
+The head is everything between the explained layer and the scores. Row r of the cotangents picks one score (or a sum of
+scores) of *every* image, so the cost grows with the largest number of rows, not with the number of words in the batch.
+
+- `batched`: one forward, all rows in one vectorised backward (`is_grads_batched`). The fastest where every operation of
+  the head has a batching rule, which plain tensor operations do.
+- `replicated`: the head's input is repeated once a row, then one ordinary backward. For fused recurrent kernels
+  (`nn.LSTM`, `nn.GRU`), which vmap would unroll.
+- `looped`: one forward, one backward a row. The reference in the tests, and what `batched` falls back to.
+
+None calls `.backward()`: nothing is ever written to `p.grad`.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+MEMORY = 512 * 2**20
+"""Bytes that the cotangents of one pass may take; more rows are done in several passes."""
+
+
+class Head(Protocol):
+    """The scores as a function of the differentiated input; `index` names the samples that the input's rows belong to."""
+
+    def __call__(self, x: Float[Tensor, "n ..."], index: Int[Tensor, " n"]) -> Float[Tensor, "n t"]: ...  # noqa: D102
+
+
+Vjp = Callable[[Head, Float[Tensor, "b ..."], Float[Tensor, "b r t"]], tuple[Float[Tensor, "b t"], Float[Tensor, "b r ..."]]]
+"""(head, input, rows) → (scores, gradient of every row's score with respect to the input)."""
+
+
+def channel_weights(
+    head: Head, activations: Float[Tensor, "b k h w"], rows: Float[Tensor, "b r t"], vjp: Vjp
+) -> tuple[Float[Tensor, "b t"], Float[Tensor, "b r k"]]:
+    """Neuron importance α, Eq. 1 of Grad-CAM (arXiv 1610.02391): the spatial mean of ∂y/∂A.
+
+    A zero probe of shape (b, k, 1, 1) is added to A; its gradient is the spatial *sum* of ∂y/∂A exactly. So r·b·k numbers
+    are held and not r·b·k·h·w, and since the sum is a new tensor, in-place layers behind the cut cannot spoil A.
+
+    Args:
+        head: The scores as a function of the activations.
+        activations: A; no graph below it.
+        rows: Coefficients of the explained scores.
+        vjp: `batched`, `replicated` or `looped`.
+
+    Returns:
+        The scores y of all ids, and α.
+    """
+    probe = activations.new_zeros(*activations.shape[:2], 1, 1)
+    count = activations[0, 0].numel()
+
+    def probed(x: Tensor, index: Tensor) -> Tensor:
+        return head(_at(activations, index) + x, index)
+
+    scores, gradients = vjp(probed, probe, rows)
+    return scores, gradients.flatten(2) / count
+
+
+def full_gradients(
+    head: Head, activations: Float[Tensor, "b k h w"], rows: Float[Tensor, "b r t"], vjp: Vjp
+) -> tuple[Float[Tensor, "b t"], Float[Tensor, "b r k h w"]]:
+    """∂y/∂A at every place, for the methods that need more than its mean (HiResCAM, LayerCAM …).
+
+    Args:
+        head: The scores as a function of the activations.
+        activations: A; no graph below it.
+        rows: Coefficients of the explained scores.
+        vjp: `batched`, `replicated` or `looped`.
+
+    Returns:
+        The scores y of all ids, and the gradients.
+    """
+
+    def copied(x: Tensor, index: Tensor) -> Tensor:
+        return head(x.clone(), index)  # in-place layers behind the cut may not write into a leaf
+
+    return vjp(copied, activations, rows)
+
+
+def batched(
+    head: Head, x: Float[Tensor, "b ..."], rows: Float[Tensor, "b r t"]
+) -> tuple[Float[Tensor, "b t"], Float[Tensor, "b r ..."]]:
+    """All rows in one vectorised backward; falls back to one backward a row where an operation has no batching rule."""
+    with _differentiable(x) as leaf:
+        scores = head(leaf, _all(x))
+        cotangents = _cotangents(scores, rows)
+        if rows.shape[1] == 1:
+            return scores.detach(), _gradient(scores, leaf, cotangents[0])[:, None]
+        try:
+            with _no_slow_vmap():
+                parts = [
+                    _gradient(scores, leaf, cotangents[some], is_grads_batched=True) for some in _chunks(x, rows.shape[1])
+                ]
+        except RuntimeError as error:
+            if "atching rule" not in str(error) and "vmap" not in str(error):
+                raise
+            logger.info("differentiating row by row: %s", str(error).splitlines()[0])
+            parts = [_gradient(scores, leaf, cotangent)[None] for cotangent in cotangents]
+        return scores.detach(), torch.cat([*parts, leaf.detach().new_zeros(0, *x.shape)]).movedim(0, 1)
+
+
+def looped(
+    head: Head, x: Float[Tensor, "b ..."], rows: Float[Tensor, "b r t"]
+) -> tuple[Float[Tensor, "b t"], Float[Tensor, "b r ..."]]:
+    """One forward and one backward a row: the reference."""
+    with _differentiable(x) as leaf:
+        scores = head(leaf, _all(x))
+        parts = [_gradient(scores, leaf, cotangent)[None] for cotangent in _cotangents(scores, rows)]
+        return scores.detach(), torch.cat([*parts, leaf.detach().new_zeros(0, *x.shape)]).movedim(0, 1)
+
+
+def replicated(
+    head: Head, x: Float[Tensor, "b ..."], rows: Float[Tensor, "b r t"]
+) -> tuple[Float[Tensor, "b t"], Float[Tensor, "b r ..."]]:
+    """The input once a row and one ordinary backward; exact for heads that treat the samples of a batch independently."""
+    b, r = rows.shape[:2]
+    if r == 0:
+        return looped(head, x, rows)
+    parts, scores = [], None
+    for some in _chunks(x, r):
+        numbers = range(r)[some]
+        index = _all(x).repeat_interleave(len(numbers))
+        with _differentiable(_at(x, index)) as leaf:
+            y = head(leaf, index)
+            gradient = _gradient(y, leaf, rows[:, some].flatten(0, 1).to(y.dtype))
+        parts.append(gradient.unflatten(0, (b, len(numbers))))
+        scores = y.detach()[:: len(numbers)]
+    assert scores is not None
+    return scores, torch.cat(parts, 1)
+
+
+def _all(x: Tensor) -> Int[Tensor, " b"]:
+    return torch.arange(len(x), device=x.device)
+
+
+def _at(x: Tensor, index: Int[Tensor, " n"]) -> Tensor:
+    """The samples of an index; an index as long as x is all of them in order, so x itself serves, without a copy."""
+    return x if len(index) == len(x) else x[index]
+
+
+def _cotangents(scores: Float[Tensor, "b t"], rows: Float[Tensor, "b r t"]) -> Float[Tensor, "r b t"]:
+    if scores.shape != (len(rows), rows.shape[2]):
+        raise ValueError(f"scores must be (b, t) = {(len(rows), rows.shape[2])} like the targets; got {tuple(scores.shape)}")
+    return rows.movedim(1, 0).to(scores.dtype)
+
+
+def _gradient(scores: Tensor, leaf: Tensor, cotangent: Tensor, *, is_grads_batched: bool = False) -> Tensor:
+    """∂(cotangent · scores)/∂leaf; zeros, not an error, where the scores do not depend on the leaf."""
+    if not scores.requires_grad:
+        return leaf.detach().new_zeros(*cotangent.shape[: int(is_grads_batched)], *leaf.shape)
+    (gradient,) = torch.autograd.grad(
+        scores, leaf, cotangent, retain_graph=True, is_grads_batched=is_grads_batched, materialize_grads=True
+    )
+    return gradient
+
+
+def _chunks(x: Tensor, rows: int) -> Iterator[slice]:
+    """Ranges of rows whose cotangents fit into MEMORY, counting four copies of the input each."""
+    step = max(1, MEMORY // max(1, 4 * x.numel() * x.element_size()))
+    return (slice(start, start + step) for start in range(0, rows, step))
+
+
+@contextmanager
+def _differentiable(x: Tensor) -> Iterator[Tensor]:
+    """Give a leaf with the values of x, with grad mode on also for callers under `no_grad` or `inference_mode`.
+
+    cuDNN's recurrent kernels refuse to run backward in eval mode, so they are off while the head runs; the flags are put
+    back afterwards, also after an exception.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = (x.clone() if x.is_inference() else x.detach()).requires_grad_()
+        if not x.is_cuda:
+            yield leaf
+        else:
+            with torch.backends.cudnn.flags(enabled=False):
+                yield leaf
+
+
+@contextmanager
+def _no_slow_vmap() -> Iterator[None]:
+    """Make vmap raise where it would otherwise loop slowly over an operation without a batching rule."""
+    before = torch._C._functorch._is_vmap_fallback_enabled()
+    torch._C._functorch._set_vmap_fallback_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._functorch._set_vmap_fallback_enabled(before)

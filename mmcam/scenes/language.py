@@ -1,0 +1,327 @@
+"""What can be said and asked about a scene, with the things that each word is about, and whether a caption is true.
+
+Captions follow a small grammar:
+
+    caption   := part | part relation part | part "and" part | part "," part "and" part
+    part      := ("a" | "an") noun | number plural
+    relation  := "to the left of" | "left of" | "above" | "over" | "below" | "under" | …
+
+so that `statements` can read any caption back, also one that a model has made up, and `is_true` can hold it against the
+scene. Answers and captions are only written where nobody would dispute them (`clear_relation`); what others say is
+judged by the milder `holds`.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from random import Random
+
+from mmcam.scenes.kinds import BY_NAME, GROUPS, KINDS, NAMES, NUMBERS
+from mmcam.scenes.world import SIZE, Scene, clear_relation, holds
+
+PHRASES = {
+    "left": ("to the left of", "left of", "on the left of"),
+    "right": ("to the right of", "right of", "on the right of"),
+    "above": ("above", "over"),
+    "below": ("below", "under"),
+}
+_SIDES = {"left": "left of", "right": "right of", "above": "above", "below": "below"}
+_NOUNS = {kind.name: (kind.name, False) for kind in KINDS} | {
+    kind.plural: (kind.name, True) for kind in KINDS if kind.plural != kind.name
+}
+
+ANSWERS: tuple[str, ...] = (*NAMES, *GROUPS, "yes", "no", "0", "1", "2", "3", "4", "left", "right", "top", "bottom")
+"""Every answer there is: 67."""
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A sentence and, for every word of it, the indices of the things that the word is about."""
+
+    words: tuple[str, ...]
+    about: tuple[tuple[int, ...], ...]
+
+    @property
+    def text(self) -> str:
+        """The sentence as one string; commas are words of their own."""
+        return " ".join(self.words)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question, its answer and the indices of the things that the answer is about ("no" may be about none).
+
+    Attributes:
+        form: "what", "exists", "count", "group", "where" or "relation".
+    """
+
+    text: str
+    answer: str
+    about: tuple[int, ...]
+    form: str
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What a part of a caption claims: so many things of a kind, standing so to those of another part.
+
+    Attributes:
+        kind: The name of the kind.
+        number: How many; 1 for "a", which means at least one.
+        word: Position of the noun in the caption.
+        relation: One of `RELATIONS` to the next statement, or None.
+    """
+
+    kind: str
+    number: int
+    word: int
+    relation: str | None = None
+
+
+def captions(scene: Scene, count: int) -> list[Caption]:
+    """Write true captions of a scene, as different as its things allow.
+
+    Args:
+        scene: The layout.
+        count: How many captions; several may be equal where little can be said.
+
+    Returns:
+        The captions, the same for the same scene.
+    """
+    random = Random(f"{scene.key}/captions")
+    return [_caption(scene, random) for _ in range(count)]
+
+
+def _caption(scene: Scene, random: Random) -> Caption:
+    kinds = list(dict.fromkeys(thing.kind for thing in scene.things))
+    groups = {kind: tuple(scene.of_kind(kind)) for kind in kinds}
+    related = [
+        (a, relation, b)
+        for a in kinds
+        for b in kinds
+        if a != b and (relation := _common_relation(scene, groups[a], groups[b]))
+    ]
+    if related and random.random() < 0.75:
+        a, relation, b = random.choice(related)
+        phrase = random.choice(PHRASES[relation]).split()
+        parts = [_part(a, groups[a]), (phrase, groups[a] + groups[b]), _part(b, groups[b])]
+    else:
+        chosen = random.sample(kinds, random.randint(min(2, len(kinds)), min(3, len(kinds))))
+        parts = [_part(chosen[0], groups[chosen[0]])]
+        for i, kind in enumerate(chosen[1:], start=2):
+            parts += [(["and" if i == len(chosen) else ","], ()), _part(kind, groups[kind])]
+    return Caption(
+        tuple(word for words, _ in parts for word in words), tuple(about for words, about in parts for _ in words)
+    )
+
+
+def _part(kind: str, things: tuple[int, ...]) -> tuple[list[str], tuple[int, ...]]:
+    """Name all things of one kind: "a dog", "two dogs"."""
+    if len(things) > 1:
+        return [NUMBERS[len(things)], BY_NAME[kind].plural], things
+    return ["an" if kind[0] in "aeiou" else "a", kind], things
+
+
+def _common_relation(scene: Scene, a: tuple[int, ...], b: tuple[int, ...]) -> str | None:
+    """The clear relation that every thing of a has to every thing of b."""
+    found = {clear_relation(scene.things[i], scene.things[j]) for i in a for j in b}
+    return found.pop() if len(found) == 1 else None
+
+
+def statements(words: tuple[str, ...] | list[str]) -> list[Statement] | None:
+    """Read a caption back.
+
+    Args:
+        words: The words of a caption, also of one that a model has made.
+
+    Returns:
+        Its statements in order, or None if the sentence does not follow the grammar.
+    """
+    found: list[Statement] = []
+    rest = list(words)
+    position = 0
+    while rest:
+        if len(rest) < 2 or rest[1] not in _NOUNS:
+            return None
+        kind, plural = _NOUNS[rest[1]]
+        article = rest[0] in ("a", "an")
+        if not article and rest[0] not in NUMBERS[2:]:
+            return None
+        if article == plural and BY_NAME[kind].plural != kind:
+            return None
+        if rest[0] == ("a" if kind[0] in "aeiou" else "an"):
+            return None
+        number, word = 1 if article else NUMBERS.index(rest[0]), position + 1
+        rest, position = rest[2:], position + 2
+        relation, length = _read_phrase(rest)
+        if rest and not length:
+            return None
+        found.append(Statement(kind, number, word, relation))
+        rest, position = rest[length:], position + length
+        if length and not rest:
+            return None
+    return found or None
+
+
+def _read_phrase(words: list[str]) -> tuple[str | None, int]:
+    """The relation with which the words begin and how many words it takes; (None, 1) for "and" and a comma."""
+    for relation, phrases in PHRASES.items():
+        for phrase in phrases:
+            parts = phrase.split()
+            if words[: len(parts)] == parts:
+                return relation, len(parts)
+    return None, int(bool(words) and words[0] in ("and", ","))
+
+
+def meant(words: tuple[str, ...] | list[str], scene: Scene) -> dict[int, tuple[int, ...]] | None:
+    """Find the things that the nouns of a caption mean, if everything that the caption says is true of the scene.
+
+    "a dog" is true if there is a dog; "two dogs" if there are exactly two; a relation if it holds between some thing
+    (for numbers: all things) of the one kind and of the other.
+
+    Args:
+        words: The words of the caption.
+        scene: The scene to hold it against.
+
+    Returns:
+        For the position of every noun the indices of the things it means, or None if a statement is false or the
+        sentence does not follow the grammar.
+    """
+    said = statements(words)
+    if said is None:
+        return None
+    things = {s.word: scene.of_kind(s.kind) for s in said}
+    for s in said:
+        if len(things[s.word]) < 1 or (s.number > 1 and len(things[s.word]) != s.number):
+            return None
+    for s, other in zip(said, said[1:], strict=False):
+        if s.relation is None:
+            continue
+        pairs = [
+            (i, j)
+            for i in things[s.word]
+            for j in things[other.word]
+            if i != j and holds(s.relation, scene.things[i], scene.things[j])
+        ]
+        first, second = sorted({i for i, _ in pairs}), sorted({j for _, j in pairs})
+        if not pairs or (s.number > 1 and len(first) < s.number) or (other.number > 1 and len(second) < other.number):
+            return None
+        things[s.word], things[other.word] = first, second
+    return {word: tuple(indices) for word, indices in things.items()}
+
+
+def is_true(words: tuple[str, ...] | list[str], scene: Scene) -> bool:
+    """Tell whether every statement of a caption is true of the scene."""
+    return meant(words, scene) is not None
+
+
+def questions(scene: Scene, count: int) -> list[Question]:
+    """Ask about a scene, each form about equally often, with answers that the question does not give away.
+
+    For every form the *answer* is drawn first and then a question that has it ("yes" as often as "no", each number as
+    often as the scenes allow), so that knowing the question alone helps little.
+
+    Args:
+        scene: The layout.
+        count: How many questions; fewer come back where a scene allows fewer different ones.
+
+    Returns:
+        Different questions, the same for the same scene.
+    """
+    random = Random(f"{scene.key}/questions")
+    asked: dict[str, Question] = {}
+    for i in range(count * 3 // 2):  # no more tries: to insist would favour the answers with many questions ("no", "0")
+        if len(asked) == count:
+            break
+        question = (_what, _exists, _count, _group, _where, _relation)[i % 6](scene, random)
+        if question is not None:
+            asked.setdefault(question.text, question)
+    return list(asked.values())
+
+
+def _single(scene: Scene, random: Random) -> str | None:
+    """A kind of which there is exactly one thing."""
+    once = [kind for kind, n in Counter(thing.kind for thing in scene.things).items() if n == 1]
+    return random.choice(once) if once else None
+
+
+def _target(scene: Scene, random: Random) -> tuple[str, str, int] | None:
+    """A relation and a kind such that exactly one thing stands so to it, and clearly: (relation, kind, the thing)."""
+    anchor = _single(scene, random)
+    if anchor is None:
+        return None
+    base = scene.things[scene.of_kind(anchor)[0]]
+    others = [i for i, thing in enumerate(scene.things) if thing is not base]
+    fitting = []
+    for relation in PHRASES:
+        clear = [i for i in others if clear_relation(scene.things[i], base) == relation]
+        mild = [i for i in others if holds(relation, scene.things[i], base)]
+        if len(clear) == 1 and mild == clear:
+            fitting.append((relation, anchor, clear[0]))
+    return random.choice(fitting) if fitting else None
+
+
+def _what(scene: Scene, random: Random) -> Question | None:
+    if (target := _target(scene, random)) is None:
+        return None
+    relation, anchor, thing = target
+    return Question(f"what is {_SIDES[relation]} the {anchor} ?", scene.things[thing].kind, (thing,), "what")
+
+
+def _group(scene: Scene, random: Random) -> Question | None:
+    if (target := _target(scene, random)) is None:
+        return None
+    relation, anchor, thing = target
+    group = BY_NAME[scene.things[thing].kind].group
+    return Question(f"what kind of thing is {_SIDES[relation]} the {anchor} ?", group, (thing,), "group")
+
+
+def _exists(scene: Scene, random: Random) -> Question:
+    if random.random() < 0.5:
+        kind = random.choice(sorted({thing.kind for thing in scene.things}))
+    else:
+        kind = random.choice([name for name in NAMES if not scene.of_kind(name)])
+    found = tuple(scene.of_kind(kind))
+    article = "an" if kind[0] in "aeiou" else "a"
+    return Question(f"is there {article} {kind} ?", "yes" if found else "no", found, "exists")
+
+
+def _count(scene: Scene, random: Random) -> Question:
+    if random.random() < 0.3:
+        return Question("how many things are there ?", str(len(scene.things)), tuple(range(len(scene.things))), "count")
+    options: dict[int, list[tuple[str, tuple[int, ...]]]] = {}
+    for kind in KINDS:
+        found = tuple(scene.of_kind(kind.name))
+        options.setdefault(len(found), []).append((kind.plural, found))
+    for group in GROUPS[:3]:
+        found = tuple(i for i, thing in enumerate(scene.things) if BY_NAME[thing.kind].group == group)
+        options.setdefault(len(found), []).append((f"{group}s" if group != "food" else "pieces of food", found))
+    numbers = sorted(options)
+    number = random.choices(numbers, [1 if n == 0 else 1 + n for n in numbers])[0]
+    name, found = random.choice(options[number])
+    return Question(f"how many {name} are there ?", str(number), found, "count")
+
+
+def _where(scene: Scene, random: Random) -> Question | None:
+    kind = _single(scene, random)
+    if kind is None:
+        return None
+    thing = scene.of_kind(kind)[0]
+    x, y = (value - SIZE / 2 for value in scene.things[thing].centre)
+    if max(abs(x), abs(y)) < 10 or max(abs(x), abs(y)) < 1.5 * min(abs(x), abs(y)):
+        return None
+    answer = ("left" if x < 0 else "right") if abs(x) > abs(y) else ("top" if y < 0 else "bottom")
+    return Question(f"where is the {kind} ?", answer, (thing,), "where")
+
+
+def _relation(scene: Scene, random: Random) -> Question | None:
+    a, b = _single(scene, random), _single(scene, random)
+    if a is None or b is None or a == b:
+        return None
+    i, j = scene.of_kind(a)[0], scene.of_kind(b)[0]
+    true = clear_relation(scene.things[i], scene.things[j])
+    if true is None:
+        return None
+    yes = random.random() < 0.5
+    # The false relation is the opposite one or one of the other axis, each as clearly false as the true one is true.
+    asked = true if yes else random.choice([r for r in PHRASES if r != true and not holds(r, scene.things[i], scene.things[j])])
+    return Question(f"is the {a} {_SIDES[asked]} the {b} ?", "yes" if yes else "no", (i, j), "relation")

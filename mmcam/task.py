@@ -1,0 +1,264 @@
+"""What the author of a new task needs: Sample, Batch, Targets and the four methods of Task.
+
+A task says *what is differentiated*; it knows nothing of CAM:
+
+    collate   samples → Batch
+    trunk     Batch → activations A (b, k, h, w), the explained layer's output; called without a graph
+    predict   activations → Targets, what the model itself says
+    scores    activations, targets → y (b, t), one number per word, answer or class; called with a graph
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from mmcam.errors import UserError
+from mmcam.gradients import Vjp, batched
+
+Window = tuple[float, float, float, float]
+"""Part of the original picture that the network sees: top, left, bottom, right in pixels."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One thing to explain, before it is a tensor.
+
+    Attributes:
+        image: RGB and upright, see `mmcam.image.read_image`.
+        id: Names the picture (for questions: the question) in every output.
+        text: The question; empty where the task has none.
+    """
+
+    image: Image.Image
+    id: str
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples as tensors.
+
+    Attributes:
+        images: The network's input.
+        ids: One name a sample.
+        sizes: Height and width of each original picture.
+        texts: The questions; "" where there is none.
+        windows: Which part of the original the input shows; the whole of it unless cropped.
+        inputs: What else the task needs, first axis b (question tokens, lengths …).
+        memo: What `trunk` leaves for `scores` besides the activations (prefix tokens, skip connections), first axis b.
+    """
+
+    images: Float[Tensor, "b c h w"]
+    ids: tuple[str, ...]
+    sizes: tuple[tuple[int, int], ...]
+    texts: tuple[str, ...] = ()
+    windows: tuple[Window, ...] = ()
+    inputs: Mapping[str, Tensor] = field(default_factory=dict)
+    memo: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.texts:
+            object.__setattr__(self, "texts", ("",) * len(self))
+        if not self.windows:
+            object.__setattr__(self, "windows", tuple((0.0, 0.0, float(h), float(w)) for h, w in self.sizes))
+        counts = {len(self.images), len(self.sizes), len(self.texts), len(self.windows)}
+        if counts != {len(self)}:
+            raise ValueError(f"a Batch needs as many images, sizes, texts and windows as ids ({len(self)}); got {counts}")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Move every tensor; asynchronously where the memory is pinned."""
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=True),
+            inputs={name: value.to(device, non_blocking=True) for name, value in self.inputs.items()},
+            memo=_each_tensor(self.memo, lambda value: value.to(device)),
+        )
+
+    def take(self, index: Int[Tensor, " n"]) -> "Batch":
+        """Choose samples by number, in that order, also several times."""
+        chosen = index.tolist()
+        return Batch(
+            images=self.images[index],
+            ids=tuple(self.ids[i] for i in chosen),
+            sizes=tuple(self.sizes[i] for i in chosen),
+            texts=tuple(self.texts[i] for i in chosen),
+            windows=tuple(self.windows[i] for i in chosen),
+            inputs={name: value[index] for name, value in self.inputs.items()},
+            memo=_each_tensor(self.memo, lambda value: value[index] if value.ndim and len(value) == len(self) else value),
+        )
+
+
+def _each_tensor(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: ANN401
+    return tree_map_only(Tensor, change, tree)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What to explain: token, answer or class ids, and the rows of scores that get a map each.
+
+    A row is a linear combination of the ids' scores, `rows[r] @ y`. By linearity words of several sub-tokens, phrases,
+    sentences and counterfactuals are rows too and need no code of their own.
+
+    Attributes:
+        ids: Padded with any valid id.
+        mask: Which ids are real.
+        words: Name of each row; ragged, one tuple a sample.
+        rows: Coefficients; zero for padding.
+        foils: If given, y is the score of the id minus that of the foil ("a rather than b").
+    """
+
+    ids: Int[Tensor, "b t"]
+    mask: Bool[Tensor, "b t"]
+    words: tuple[tuple[str, ...], ...]
+    rows: Float[Tensor, "b r t"]
+    foils: Int[Tensor, "b t"] | None = None
+
+    @classmethod
+    def of(
+        cls, ids: Sequence[Sequence[int]], words: Sequence[Sequence[str]], device: torch.device | str = "cpu"
+    ) -> "Targets":
+        """Make targets with one row an id.
+
+        Args:
+            ids: For each sample the ids to explain; as many as there are words.
+            words: Their names.
+            device: Where the tensors shall lie.
+
+        Returns:
+            The padded targets.
+        """
+        if [len(row) for row in ids] != [len(row) for row in words]:
+            raise ValueError("Targets.of needs one word an id")
+        length = max((len(row) for row in ids), default=0)
+        mask = torch.tensor([[t < len(row) for t in range(length)] for row in ids], device=device).view(len(ids), length)
+        padded = torch.tensor([[*row, *([0] * (length - len(row)))] for row in ids], dtype=torch.long, device=device)
+        names = tuple(tuple(row) for row in words)
+        return cls(padded.view(len(ids), length), mask, names, torch.diag_embed(mask.to(torch.float32)))
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def to(self, device: torch.device | str) -> "Targets":
+        """Move every tensor."""
+        foils = None if self.foils is None else self.foils.to(device)
+        return replace(self, ids=self.ids.to(device), mask=self.mask.to(device), rows=self.rows.to(device), foils=foils)
+
+    def take(self, index: Int[Tensor, " n"]) -> "Targets":
+        """Choose samples by number, in that order, also several times."""
+        foils = None if self.foils is None else self.foils[index]
+        words = tuple(self.words[i] for i in index.tolist())
+        return Targets(self.ids[index], self.mask[index], words, self.rows[index], foils)
+
+    def negative(self) -> "Targets":
+        """Explain what speaks against each row: the counterfactual maps of the paper (section 3.3), y ← -y."""
+        return replace(self, rows=-self.rows)
+
+    def rather_than(self, foils: Int[Tensor, "b t"]) -> "Targets":
+        """Explain each id rather than another one at the same place: y ← y(id) - y(foil)."""
+        if foils.shape != self.ids.shape:
+            raise ValueError(f"foils must be {tuple(self.ids.shape)} like the ids; got {tuple(foils.shape)}")
+        return replace(self, foils=foils)
+
+    def merged(self, spans: Sequence[Sequence[tuple[int, int]]], separator: str = " ") -> "Targets":
+        """Sum neighbouring rows into one, named by their words joined: phrases, or words out of sub-words.
+
+        Args:
+            spans: For each sample half-open ranges of its rows; a range becomes one row.
+            separator: Between the words; "" for sub-words.
+
+        Returns:
+            Targets with one row a span. Their maps before ReLU are the sums of the rows' maps.
+        """
+        count = max((len(ranges) for ranges in spans), default=0)
+        rows = self.rows.new_zeros(len(self), count, self.rows.shape[-1])
+        words = []
+        for i, ranges in enumerate(spans):
+            for r, (start, end) in enumerate(ranges):
+                if not 0 <= start < end <= len(self.words[i]):
+                    raise UserError(f"span {start}:{end} lies outside the {len(self.words[i])} words of sample {i}")
+                rows[i, r] = self.rows[i, start:end].sum(0)
+            words.append(tuple(separator.join(self.words[i][start:end]) for start, end in ranges))
+        return replace(self, rows=rows, words=tuple(words))
+
+    def sentence(self) -> "Targets":
+        """One row a sample: the sum of all its scores, such as the log-probability of the whole caption."""
+        return self.merged([[(0, len(words))] if words else [] for words in self.words])
+
+    def only(self, keep: Sequence[Sequence[int]]) -> "Targets":
+        """Keep some rows, by number, in that order."""
+        return replace(
+            self.merged([[(r, r + 1) for r in numbers] for numbers in keep]),
+            words=tuple(tuple(words[r] for r in numbers) for words, numbers in zip(self.words, keep, strict=True)),
+        )
+
+    def pick(self, scores: Float[Tensor, "b *t v"]) -> Float[Tensor, "b t"]:
+        """Read y out of the scores of all v words, answers or classes, less those of the foils.
+
+        Args:
+            scores: (b, v) where all targets share one distribution, (b, t, v) where each has its own.
+
+        Returns:
+            One score a target.
+        """
+        table = scores if scores.ndim == 3 else scores[:, None].expand(-1, self.ids.shape[1], -1)
+        y = table.gather(-1, self.ids[..., None]).squeeze(-1)
+        return y if self.foils is None else y - table.gather(-1, self.foils[..., None]).squeeze(-1)
+
+
+class Task(nn.Module, ABC):
+    """The adapter between a model and the engine; four methods make one.
+
+    Attributes:
+        layer: Name of the explained layer, for the record.
+        vjp: How several rows are differentiated at once: `mmcam.gradients.batched` (default), `replicated` for heads
+            with fused recurrent kernels (`nn.LSTM`, `nn.GRU`), or `looped`.
+    """
+
+    layer: str = ""
+    vjp: ClassVar[Vjp] = staticmethod(batched)
+
+    @abstractmethod
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        """Turn samples into tensors on the CPU; safe to be called in a `DataLoader` worker."""
+
+    @abstractmethod
+    def trunk(self, batch: Batch) -> Float[Tensor, "b k h w"]:
+        """Compute the activations A of the explained layer; called without a graph."""
+
+    @abstractmethod
+    def predict(self, activations: Float[Tensor, "b k h w"], batch: Batch) -> Targets:
+        """Let the model say what there is to explain; called without a graph."""
+
+    @abstractmethod
+    def scores(self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets) -> Float[Tensor, "b t"]:
+        """Compute one score an id, differentiably in the activations: log-probabilities of words, logits of classes."""
+
+    def given(self, texts: Sequence[str], batch: Batch) -> Targets:
+        """Turn what the user wants explained (a caption, answers, classes) into targets.
+
+        Args:
+            texts: One text a sample; several answers or classes are separated by commas, "a rather than b" contrasts.
+            batch: The samples.
+
+        Returns:
+            The targets.
+
+        Raises:
+            UserError: A word, answer or class is not known; names the nearest ones.
+        """
+        raise UserError(f"{type(self).__name__} explains its own predictions only; it does not take a text to explain")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters lie."""
+        return next(self.parameters()).device
