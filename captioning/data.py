@@ -1,0 +1,38 @@
+"""Captions as COCO publishes them."""
+
+from collections import defaultdict
+from pathlib import Path
+
+from mmcam.errors import UserError
+from mmcam.pictures import read_json
+
+
+class CocoCaptions:
+    """The pictures of a COCO captions file and their sentences.
+
+    Attributes:
+        paths: The pictures' files.
+        captions: The sentences of each picture, in the file's order.
+    """
+
+    def __init__(self, pictures: Path, annotations: Path, limit: int | None = None) -> None:
+        """Read the annotations.
+
+        Args:
+            pictures: Folder of the pictures.
+            annotations: `captions_*.json`.
+            limit: Use the first pictures only.
+
+        Raises:
+            UserError: The file is missing or broken, or a picture has no caption.
+        """
+        content = read_json(annotations, "images", "annotations")
+        by_image: dict[int, list[str]] = defaultdict(list)
+        for sentence in content["annotations"]:
+            by_image[sentence["image_id"]].append(sentence["caption"])
+        images = content["images"][:limit]
+        self.paths = [pictures / image["file_name"] for image in images]
+        self.captions = [by_image[image["id"]] for image in images]
+        silent = [image["file_name"] for image, texts in zip(images, self.captions, strict=True) if not texts]
+        if silent:
+            raise UserError(f"{annotations}: {len(silent)} pictures have no caption, the first is {silent[0]}")

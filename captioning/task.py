@@ -1,0 +1,95 @@
+"""The captioning task: the score of a word is its log-probability, given the picture and the words before it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from captioning.decode import decode
+from captioning.models import Captioner, load
+from captioning.scores import word_log_probability, word_logit_difference
+from mmcam.errors import UserError
+from mmcam.image import to_tensor
+from mmcam.task import Batch, Sample, Targets, Task
+from mmcam.text import START, tokenise
+
+
+class CaptioningTask(Task):
+    """Explain the words of a caption: the model's own, or one that the user gives.
+
+    y_t = log p(word t | picture, words before t), by teacher forcing. The end mark is no word and has no map.
+
+    Differs from the paper: the authors' code explains the sum over the caption's words (`Targets.sentence` gives that map);
+    here each word has its own.
+    """
+
+    def __init__(self, model: str | Captioner, beam: int = 1, length: int = 16) -> None:
+        """Make the task.
+
+        Args:
+            model: A captioner, or the name of shipped weights, a folder or a hub id of one.
+            beam: Hypotheses that decoding keeps; 1 is greedy.
+            length: Most words of a predicted caption.
+        """
+        super().__init__()
+        self.model = load(model) if isinstance(model, str) else model
+        self.model.eval()
+        self.beam = beam
+        self.length = length
+        self.layer = getattr(self.model.backbone, "layer", "backbone.features")
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        """Bring pictures to the network's size (squashed, like the paper's code; nothing is cropped)."""
+        cnn = self.model.backbone
+        images = torch.stack([to_tensor(sample.image, cnn.size, cnn.mean, cnn.std) for sample in samples])
+        sizes = tuple((sample.image.height, sample.image.width) for sample in samples)
+        return Batch(images, tuple(sample.id for sample in samples), sizes)
+
+    def trunk(self, batch: Batch) -> Float[Tensor, "b k h w"]:
+        """The CNN's last feature map."""
+        activations, memo = self.model.backbone.trunk(batch.images)
+        batch.memo.update(memo)
+        return activations
+
+    def predict(self, activations: Float[Tensor, "b k h w"], batch: Batch) -> Targets:
+        """The caption that the model decodes; every word of it is a row."""
+        return self._targets(decode(self.model, activations, batch.memo, self.beam, self.length), activations.device)
+
+    def scores(self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets) -> Float[Tensor, "b t"]:
+        """Log-probabilities of the words; with foils, how much more likely each is than its foil."""
+        start = torch.full_like(targets.ids[:, :1], self.model.vocabulary.encode([START])[0])
+        heard = torch.cat([start, targets.ids], 1)[:, : targets.ids.shape[1]]
+        if heard.shape[1] == 0:
+            return activations.new_zeros(len(activations), 0)
+        states = self.model.states(activations, batch.memo, heard)
+        readout = self.model.readout
+        if targets.foils is not None:
+            return word_logit_difference(states, readout.weight, readout.bias, targets.ids, targets.foils)
+        return word_log_probability(states, readout.weight, readout.bias, targets.ids)
+
+    def given(self, texts: Sequence[str], batch: Batch) -> Targets:
+        """Turn captions into targets; "dog/cat" explains the word dog rather than cat, and then only such words.
+
+        Raises:
+            UserError: A caption is empty, or holds a word that the model does not know; names the nearest ones.
+        """
+        known = self.model.vocabulary
+        pairs = [[word.split("/", 1) for word in tokenise(text)] for text in texts]
+        if not all(pairs):
+            raise UserError("expected a caption of at least one word, got an empty one; leave it out to explain the model's own")
+        targets = self._targets([known.encode_known([pair[0] for pair in row]) for row in pairs], batch.images.device)
+        if all(len(pair) == 1 for row in pairs for pair in row):
+            return targets
+        foils = targets.ids.clone()
+        for i, row in enumerate(pairs):
+            for t, pair in enumerate(row):
+                foils[i, t] = known.encode_known(pair[-1:])[0]
+        names = tuple(tuple(" rather than ".join(pair) for pair in row) for row in pairs)
+        contrasts = replace(targets, words=names).rather_than(foils)
+        return contrasts.only([[t for t, pair in enumerate(row) if len(pair) == 2] for row in pairs])
+
+    def _targets(self, captions: Sequence[Sequence[int]], device: torch.device) -> Targets:
+        words = self.model.vocabulary.words
+        return Targets.of(captions, [[words[number] for number in caption] for caption in captions], device)

@@ -1,0 +1,139 @@
+"""The embedded classifier: which kinds of things are in a scene; its CNN is the trunk of the other embedded models."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, poisson_nll_loss, softplus
+from torch.utils.data import DataLoader, Dataset
+
+from mmcam.backbones import SceneCNN
+from mmcam.checkpoint import load_model
+from mmcam.pictures import Pictures, read_json
+from mmcam.training import Recipe
+
+
+class SceneClassifier(SceneCNN, PyTorchModelHubMixin, library_name="mmcam", license="apache-2.0"):
+    """`SceneCNN` as a model of its own, with a second head for its training: how many things of each kind.
+
+    The count of a kind is the sum over places of a density; to be right about the sum the density must lie on the things.
+    Both heads see labels of the whole picture only, never a place.
+    """
+
+    def __init__(self, channels: int = 96) -> None:
+        """Make the network with random weights.
+
+        Args:
+            channels: Of the last convolution.
+        """
+        super().__init__(channels)
+        self.density = nn.Conv2d(channels, self.classifier.out_channels, 1)
+
+    def counts(self, activations: Float[Tensor, "b k h w"]) -> Float[Tensor, "b c"]:
+        """How many things of each kind there are, as a sum of densities."""
+        return softplus(self.density(activations).float() - 5).flatten(2).sum(2)
+
+
+def scene_classifier(weights: str = "classification-scenes") -> SceneClassifier:
+    """Load the embedded classifier.
+
+    Args:
+        weights: Shipped weights, a folder, or a hub id.
+
+    Returns:
+        The classifier, in eval mode.
+    """
+    return load_model(weights, (SceneClassifier,))
+
+
+class Instances(Dataset[tuple[Tensor, Tensor]]):
+    """Pictures with how many things of each category they hold, out of a COCO instances file."""
+
+    def __init__(self, pictures: Path, annotations: Path, backbone: Any, limit: int | None = None) -> None:  # noqa: ANN401
+        """Read the annotations.
+
+        Args:
+            pictures: Folder of the pictures.
+            annotations: `instances_*.json`.
+            backbone: Says size and normalisation of the pictures.
+            limit: Use the first pictures only.
+        """
+        content = read_json(annotations, "images", "annotations", "categories")
+        images = content["images"][:limit]
+        row = {image["id"]: i for i, image in enumerate(images)}
+        column = {category["id"]: i for i, category in enumerate(content["categories"])}
+        self.names = tuple(category["name"] for category in content["categories"])
+        self.counts = torch.zeros(len(images), len(column))
+        for thing in content["annotations"]:
+            if thing["image_id"] in row:
+                self.counts[row[thing["image_id"]], column[thing["category_id"]]] += 1
+        self.pictures = Pictures([pictures / image["file_name"] for image in images], backbone)
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.pictures[index], self.counts[index]
+
+
+class SceneClassifierRecipe(Recipe):
+    """Train the embedded classifier on scenes (or any COCO instances file with 48 categories)."""
+
+    def __init__(
+        self,
+        data: str,
+        epochs: int = 8,
+        batch_size: int = 64,
+        rate: float = 4e-3,
+        seed: int = 0,
+        channels: int = 96,
+        limit: int | None = None,
+    ) -> None:
+        """Name data and hyperparameters.
+
+        Args:
+            data: Folder that `mmcam scenes` wrote.
+            epochs: Passes over the data.
+            batch_size: Pictures a step.
+            rate: Highest learning rate.
+            seed: Of weights and order.
+            channels: k of the explained layer.
+            limit: Use the first pictures only.
+        """
+        self.data, self.epochs, self.batch_size, self.rate, self.seed = data, epochs, batch_size, rate, seed
+        self.channels, self.limit = channels, limit
+
+    def build(self) -> nn.Module:
+        """A random classifier."""
+        return SceneClassifier(self.channels)
+
+    def examples(self, model: nn.Module, device: torch.device) -> Instances:
+        """Pictures and counts of the training split."""
+        return self._instances("train", model, self.limit)
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:  # noqa: ANN401
+        """Presence by cross-entropy, counts by the Poisson likelihood."""
+        assert isinstance(model, SceneClassifier)
+        images, counts = batch
+        activations = model.features(images.contiguous(memory_format=torch.channels_last))
+        presence = binary_cross_entropy_with_logits(model.classify(activations), (counts > 0).float())
+        return counts.shape[1] * (presence + 0.3 * poisson_nll_loss(model.counts(activations), counts, log_input=False))
+
+    def measure(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        """Share of validation pictures whose kinds, and whose counts of every kind, are all right."""
+        assert isinstance(model, SceneClassifier)
+        data = self._instances("val", model, None)
+        kinds = counts = 0
+        with torch.no_grad():
+            for images, truth in DataLoader(data, 64):
+                activations = model.features(images.to(device))
+                kinds += int(((model.classify(activations).cpu() > 0) == (truth > 0)).all(1).sum())
+                counts += int((model.counts(activations).cpu().round() == truth).all(1).sum())
+        return {"kinds_right": kinds / len(data), "counts_right": counts / len(data)}
+
+    def _instances(self, split: str, model: Any, limit: int | None) -> Instances:  # noqa: ANN401
+        root = Path(self.data)
+        return Instances(root / split, root / "annotations" / f"instances_{split}.json", model, limit)

@@ -1,0 +1,72 @@
+"""Models as folders of two files, `config.json` and `model.safetensors`; loading never unpickles."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import hf_hub_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from mmcam.errors import UserError, unknown
+from mmcam.resources import weights_path
+
+KEY = "architecture"
+FILES = ("config.json", "model.safetensors")
+
+
+def save_model(model: nn.Module, folder: Path) -> Path:
+    """Write a model of ours: its constructor's arguments, the name of its class, and its weights.
+
+    Args:
+        model: A module with huggingface_hub's `PyTorchModelHubMixin`.
+        folder: Where to write.
+
+    Returns:
+        The folder.
+    """
+    model.save_pretrained(folder)  # pyright: ignore[reportCallIssue]
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.write_text(json.dumps({KEY: type(model).__name__, **config}, indent=1, ensure_ascii=False), encoding="utf-8")
+    return folder
+
+
+def load_model(name: str, classes: Sequence[type[Any]]) -> Any:  # noqa: ANN401
+    """Load a model of ours.
+
+    Args:
+        name: Shipped weights, a folder, or a hub id ("owner/name").
+        classes: The classes that it may be of.
+
+    Returns:
+        The model, in eval mode, on the CPU.
+
+    Raises:
+        UserError: Nothing of that name, or a model of another class.
+    """
+    if _is_hub_id(name):
+        config_file, weights_file = (Path(hf_hub_download(name, file)) for file in FILES)
+    else:
+        config_file, weights_file = (weights_path(name) / file for file in FILES)
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    architecture = config.pop(KEY, "")
+    by_name = {cls.__name__: cls for cls in classes}
+    if architecture not in by_name:
+        raise unknown(f"architecture in {config_file}", architecture, by_name)
+    model = by_name[architecture](**config)
+    try:
+        model.load_state_dict(load_file(weights_file))
+    except (RuntimeError, SafetensorError) as error:
+        raise UserError(f"{weights_file} does not hold the weights of a {architecture}: {str(error).splitlines()[0]}") from error
+    if not all(bool(torch.isfinite(value).all()) for value in model.state_dict().values()):
+        raise UserError(f"{weights_file} holds NaN or infinity; train the model again")
+    return model.eval()
+
+
+def _is_hub_id(name: str) -> bool:
+    """A hub id has one slash and is no folder here."""
+    return name.count("/") == 1 and not name.startswith((".", "/")) and not Path(name).exists()

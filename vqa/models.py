@@ -1,0 +1,182 @@
+"""Two VQA models: LSTM-Q + norm-I, the paper's form, and stacked attention.
+
+Both give one logit an answer from the activations, differentiably; the question never touches the activations, so its
+encoder may be the fused `nn.LSTM`.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import normalize, softplus
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from mmcam.backbones import PLACES, backbone, place_code
+from mmcam.checkpoint import load_model
+from mmcam.text import Vocabulary
+
+
+class VQAModel(nn.Module, ABC):
+    """What `VQATask` needs of a VQA model.
+
+    Attributes:
+        backbone: The CNN, see `mmcam.backbones`.
+        vocabulary: The words of questions.
+        answers: The answers, in the order of the logits.
+    """
+
+    def __init__(self, backbone_name: str, vocabulary: list[str], answers: list[str]) -> None:
+        super().__init__()
+        self.backbone = backbone(backbone_name)
+        self.vocabulary = Vocabulary(vocabulary)
+        self.answers = tuple(answers)
+
+    @abstractmethod
+    def listen(self, words: Int[Tensor, "b t"], lengths: Int[Tensor, " b"]) -> Float[Tensor, "b q"]:
+        """The question as a vector."""
+
+    @abstractmethod
+    def answer(
+        self, activations: Float[Tensor, "b k h w"], memo: dict[str, Any], question: Float[Tensor, "b q"]
+    ) -> Float[Tensor, "b a"]:
+        """One logit an answer."""
+
+    def forward(
+        self, images: Float[Tensor, "b 3 x y"], words: Int[Tensor, "b t"], lengths: Int[Tensor, " b"]
+    ) -> Float[Tensor, "b a"]:
+        """One logit an answer."""
+        return self.answer(*self.backbone.trunk(images), self.listen(words, lengths))
+
+
+class NormProduct(VQAModel, PyTorchModelHubMixin, library_name="mmcam", license="apache-2.0"):
+    """Deeper LSTM-Q + norm-I (Antol et al., arXiv 1505.00468; the model that the Grad-CAM paper explains).
+
+    The image vector, scaled to length 1, and the question vector (cell and hidden states of both LSTM layers) go through a
+    tanh layer each; their product is the input of a linear classifier over answers.
+    """
+
+    def __init__(
+        self,
+        vocabulary: list[str],
+        answers: list[str],
+        backbone_name: str = "scenes",
+        embedding: int = 200,
+        hidden: int = 512,
+        common: int = 1024,
+        dropout: float = 0.5,
+    ) -> None:
+        """Make the model with random weights.
+
+        Args:
+            vocabulary: The words of questions in the order of their numbers.
+            answers: The answers in the order of the logits.
+            backbone_name: A CNN, see `mmcam.backbones.backbone`.
+            embedding: Length of word vectors.
+            hidden: Length of each LSTM layer's state.
+            common: Length of the product.
+            dropout: While training.
+        """
+        super().__init__(backbone_name, vocabulary, answers)
+        self.hear = nn.Sequential(nn.Embedding(len(self.vocabulary), embedding), nn.Dropout(dropout), nn.Tanh())
+        self.lstm = nn.LSTM(embedding, hidden, num_layers=2, batch_first=True)
+        self.question = nn.Sequential(nn.Dropout(dropout), nn.Linear(4 * hidden, common), nn.Tanh())
+        self.image = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.backbone.dim, common), nn.Tanh())
+        self.readout = nn.Sequential(nn.Dropout(dropout), nn.Linear(common, len(answers)))
+
+    def listen(self, words: Int[Tensor, "b t"], lengths: Int[Tensor, " b"]) -> Float[Tensor, "b q"]:
+        """Cell and hidden states of both layers after the last word."""
+        _, (h, c) = self.lstm(pack_padded_sequence(self.hear(words), lengths.cpu(), batch_first=True, enforce_sorted=False))
+        return torch.cat([c[0], h[0], c[1], h[1]], 1)
+
+    def answer(
+        self, activations: Float[Tensor, "b k h w"], memo: dict[str, Any], question: Float[Tensor, "b q"]
+    ) -> Float[Tensor, "b a"]:
+        """Normalise, multiply, classify."""
+        image = normalize(self.backbone.vector(activations, memo), dim=1)
+        return self.readout(self.question(question) * self.image(image))
+
+
+class StackedAttention(VQAModel, PyTorchModelHubMixin, library_name="mmcam", license="apache-2.0"):
+    """Stacked attention (after Yang et al., arXiv 1511.02274), made to be explained and able to count.
+
+    Look j asks with (q, r), made of the question and of where the earlier looks went: a(x) = softmax(q·A(x) + r·P(x)). What
+    the last look saw is read off *linearly*, so the α of an answer that names a thing is that answer's row, as in CAM. Beside
+    that, densities asked for by the question are summed over places (how many?), and a small network joins question, places
+    and sums (where, whether, how many).
+
+    Differs from the paper: dot-product attention instead of a tanh layer, places, densities.
+    """
+
+    def __init__(
+        self,
+        vocabulary: list[str],
+        answers: list[str],
+        backbone_name: str = "scenes",
+        embedding: int = 96,
+        hidden: int = 256,
+        looks: int = 2,
+        densities: int = 4,
+        dropout: float = 0.1,
+    ) -> None:
+        """Make the model with random weights.
+
+        Args:
+            vocabulary: The words of questions in the order of their numbers.
+            answers: The answers in the order of the logits.
+            backbone_name: A CNN, see `mmcam.backbones.backbone`.
+            embedding: Length of word vectors.
+            hidden: Length of the question vector and of hidden layers.
+            looks: How many times the model looks, one after another.
+            densities: How many sums over places it can ask for.
+            dropout: While training.
+        """
+        super().__init__(backbone_name, vocabulary, answers)
+        channels = self.backbone.channels
+        self.densities = densities
+        self.hear = nn.Embedding(len(self.vocabulary), embedding)
+        self.lstm = nn.LSTM(embedding, hidden, batch_first=True)
+        self.ask = nn.ModuleList(
+            _network(hidden + j * PLACES, hidden, channels + PLACES, dropout) for j in range(looks)
+        )
+        self.count = nn.Linear(hidden, densities * (channels + 1))
+        self.join = _network(hidden + looks * PLACES + 2 * densities, 2 * hidden, len(answers), dropout)
+        self.readout = nn.Linear(channels, len(answers), bias=False)
+
+    def listen(self, words: Int[Tensor, "b t"], lengths: Int[Tensor, " b"]) -> Float[Tensor, "b q"]:
+        """The LSTM's state after the last word."""
+        _, (h, _) = self.lstm(pack_padded_sequence(self.hear(words), lengths.cpu(), batch_first=True, enforce_sorted=False))
+        return h[0]
+
+    def answer(
+        self, activations: Float[Tensor, "b k h w"], memo: dict[str, Any], question: Float[Tensor, "b q"]
+    ) -> Float[Tensor, "b a"]:
+        """Look, look again, count, answer."""
+        values = activations.flatten(2)
+        ground = torch.cat([values, place_code(activations).expand(len(values), -1, -1)], 1)  # (b, k + p, n)
+        known, seen = question, values
+        for ask in self.ask:
+            look = torch.einsum("bk,bkn->bn", ask(known), ground).softmax(1)
+            seen, where = torch.einsum("bn,bkn->bk", look, ground).split([values.shape[1], PLACES], 1)
+            known = torch.cat([known, where], 1)
+        asked = self.count(question).unflatten(1, (self.densities, -1))  # (b, m, k + 1)
+        density = softplus(asked[..., :-1] @ values + asked[..., -1:] - 5).sum(2)
+        return self.join(torch.cat([known, density, (density + 0.1).log()], 1)) + self.readout(seen)
+
+
+def _network(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, outputs))
+
+
+def load(name: str) -> VQAModel:
+    """Load a VQA model.
+
+    Args:
+        name: Shipped weights, a folder, or a hub id.
+
+    Returns:
+        The model, in eval mode.
+    """
+    return load_model(name, (NormProduct, StackedAttention))

@@ -1,0 +1,64 @@
+"""How often a VQA model is right, how often without the picture, and whether the maps of its answers point there."""
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mmcam.quality import PointingTable, Quality, pictured, with_baselines
+from mmcam.scenes.language import questions
+from mmcam.task import Sample, Task
+from vqa.task import VQATask
+
+
+class VQAQuality(Quality):
+    """Figures of a VQA model on fresh scenes.
+
+    `accuracy` over all questions and by form; `accuracy_question_only` of a second model of the same architecture that was
+    trained without pictures (`blind`). `answer_pointing`: right answers about things, in pictures with two or more things;
+    `answer_pointing_what` only those that name a thing ("what is left of the train?").
+    """
+
+    def __init__(self, blind: str | None = None, each: int = 6) -> None:
+        """Name the baseline.
+
+        Args:
+            blind: Weights of the model that was trained without pictures.
+            each: Questions a picture at most.
+        """
+        self.blind = VQATask(blind) if blind else None
+        self.each = each
+
+    def measure(self, task: Task, seed: int, limit: int) -> dict[str, Any]:
+        """Ask about fresh scenes."""
+        if not isinstance(task, VQATask):
+            raise TypeError("VQAQuality measures a VQATask")
+        every, naming = PointingTable("answer_pointing", seed), PointingTable("answer_pointing_what", seed)
+        right: dict[str, list[bool]] = defaultdict(list)
+        blind: list[bool] = []
+        for some in pictured(seed, limit):
+            rows = [(i, question) for i, (scene, _, _) in enumerate(some) for question in questions(scene, self.each)]
+            samples = [Sample(some[i][1], f"{some[i][0].key}/{n}", question.text) for n, (i, question) in enumerate(rows)]
+            batch = task.collate(samples)
+            if self.blind is not None:
+                batch_blind = self.blind.collate([Sample(Image.new("RGB", s.image.size, "grey"), s.id, s.text) for s in samples])
+                guesses = self.blind.answers(batch_blind)
+                blind += [guess == question.answer for guess, (_, question) in zip(guesses, rows, strict=True)]
+            for (i, question), explanations in zip(rows, with_baselines(task, batch), strict=True):
+                correct = explanations[""].words[0] == question.answer
+                right[question.form].append(correct)
+                _, _, masks = some[i]
+                if correct and question.about and len(masks) > 1:
+                    every.add(explanations, 0, masks, question.about)
+                    if question.form == "what":
+                        naming.add(explanations, 0, masks, question.about)
+        everything = [value for values in right.values() for value in values]
+        return {
+            "accuracy": round(float(np.mean(everything)), 4),
+            "questions": len(everything),
+            **({"accuracy_question_only": round(float(np.mean(blind)), 4)} if blind else {}),
+            **{f"accuracy_{form}": round(float(np.mean(values)), 4) for form, values in sorted(right.items())},
+            **every.figures(),
+            **naming.figures(),
+        }

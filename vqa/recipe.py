@@ -1,0 +1,164 @@
+"""Training a VQA model on questions in VQA v2's format (scenes and easy-VQA are written in it too)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, Dataset
+
+from mmcam.backbones import load_backbone
+from mmcam.errors import unknown
+from mmcam.pictures import Pictures, frozen_activations
+from mmcam.text import Vocabulary, pad, tokenise
+from mmcam.training import Recipe
+from vqa.data import VqaV2, common_answers
+from vqa.models import NormProduct, StackedAttention, VQAModel
+
+MODELS: dict[str, type[Any]] = {"NormProduct": NormProduct, "StackedAttention": StackedAttention}
+
+
+class VQARecipe(Recipe):
+    """Train a VQA model as a classifier of the common answers.
+
+    With `trunk_rate` 0 the trunk stays frozen and its activations are computed once and kept in memory (float16); otherwise
+    it learns along, from pixels.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        data: str,
+        name: str = "scenes",
+        file_name: str = "scenes_{split}_{{:012d}}.png",
+        backbone: str = "scenes",
+        backbone_weights: str | None = None,
+        train_split: str = "train",
+        val_split: str = "val",
+        epochs: int = 15,
+        batch_size: int = 256,
+        rate: float = 2e-3,
+        trunk_rate: float = 0.0,
+        most_answers: int = 1000,
+        least_count: int = 1,
+        seed: int = 0,
+        limit: int | None = None,
+        blind: bool = False,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        """Name model, data and hyperparameters.
+
+        Args:
+            model: "NormProduct" or "StackedAttention".
+            data: Folder with `<split>/` and `annotations/`.
+            name: The data set's name in its files, "mscoco" or "scenes".
+            file_name: A picture's name: `{split}` is filled in first, then the picture's id.
+            backbone: Name of the CNN.
+            backbone_weights: Its weights: shipped, a folder, or "DEFAULT" for torchvision's and timm's own.
+            train_split: Name of the training split.
+            val_split: Name of the validation split.
+            epochs: Passes over the questions.
+            batch_size: Questions a step.
+            rate: Highest learning rate of the language half.
+            trunk_rate: Highest learning rate of the CNN.
+            most_answers: How many answers are classes; questions with others are left out of training.
+            least_count: How often a word must occur to be in the vocabulary.
+            seed: Of weights, order and dropout.
+            limit: Use the questions of the first pictures only.
+            blind: Show a grey picture in place of every one: the question-only baseline.
+            options: More arguments of the model.
+        """
+        if model not in MODELS:
+            raise unknown("VQA model", model, MODELS)
+        self.model, self.data, self.name, self.file_name = model, data, name, file_name
+        self.backbone, self.backbone_weights = backbone, backbone_weights
+        self.train_split, self.val_split = train_split, val_split
+        self.epochs, self.batch_size, self.rate, self.trunk_rate = epochs, batch_size, rate, trunk_rate
+        self.most_answers, self.least_count, self.seed, self.limit = most_answers, least_count, seed, limit
+        self.blind, self.options = blind, options or {}
+
+    def build(self) -> nn.Module:
+        """A random language half on a trained trunk."""
+        asked = self._read(self.train_split, self.limit).asked
+        vocabulary = Vocabulary.build((question.question for question in asked), self.least_count)
+        answers = common_answers(asked, self.most_answers)
+        model = MODELS[self.model](list(vocabulary.words), answers, self.backbone, **self.options)
+        load_backbone(model.backbone, self.backbone_weights, self.backbone)
+        model.backbone.requires_grad_(self.trunk_rate > 0)
+        return model
+
+    def rates(self, model: nn.Module) -> list[dict[str, Any]]:
+        """The trunk has a rate of its own."""
+        assert isinstance(model, VQAModel)
+        trunk = set(model.backbone.parameters())
+        groups = [{"params": [p for p in model.parameters() if p not in trunk], "lr": self.rate}]
+        return groups + ([{"params": list(trunk), "lr": self.trunk_rate}] if self.trunk_rate else [])
+
+    def examples(self, model: nn.Module, device: torch.device) -> Dataset[Any]:
+        """Questions with their pictures, or with what the frozen trunk makes of them."""
+        assert isinstance(model, VQAModel)
+        return self._questions(self.train_split, self.limit, model, device, frozen=not self.trunk_rate)
+
+    def collate(self, examples: Sequence[tuple[Tensor, list[int], int]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Pad the questions."""
+        words, lengths = pad([words for _, words, _ in examples])
+        answers = torch.tensor([answer for _, _, answer in examples])
+        return torch.stack([picture for picture, _, _ in examples]), words, lengths, answers
+
+    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+        """Cross-entropy over the answers."""
+        assert isinstance(model, VQAModel)
+        return cross_entropy(self._logits(model, batch, frozen=not self.trunk_rate).float(), batch[3])
+
+    def measure(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        """Share of validation questions answered right."""
+        assert isinstance(model, VQAModel)
+        data = self._questions(self.val_split, None, model, device, frozen=True)
+        right = 0
+        with torch.no_grad():
+            for batch in DataLoader(data, self.batch_size, collate_fn=self.collate):
+                logits = self._logits(model, [part.to(device) for part in batch], frozen=True)
+                right += int((logits.argmax(1).cpu() == batch[3]).sum())
+        return {"val_accuracy": right / len(data)}
+
+    def _logits(self, model: VQAModel, batch: Sequence[Tensor], *, frozen: bool) -> Float[Tensor, "b a"]:
+        pictures, words, lengths, _ = batch
+        if not frozen:
+            return model(pictures, words, lengths)
+        model.backbone.eval()  # frozen also in its batch statistics
+        return model.answer(pictures.float(), {}, model.listen(words, lengths))
+
+    def _questions(self, split: str, limit: int | None, model: VQAModel, device: torch.device, *, frozen: bool) -> "_Questions":
+        data = self._read(split, limit)
+        known = {answer: i for i, answer in enumerate(model.answers)}
+        kept = [question for question in data.asked if split != self.train_split or question.answer in known]
+        pictures: Any = Pictures(data.paths, model.backbone)
+        if self.blind:
+            pictures = [torch.zeros_like(pictures[0])] * len(pictures)
+        if frozen:
+            pictures = frozen_activations(model.backbone, pictures, device, amp=True)
+        rows = [(q.picture, model.vocabulary.encode(tokenise(q.question)), known.get(q.answer, -1)) for q in kept]
+        return _Questions(pictures, rows)
+
+    def _read(self, split: str, limit: int | None) -> VqaV2:
+        root = Path(self.data)
+        questions = root / "annotations" / f"v2_OpenEnded_{self.name}_{split}_questions.json"
+        annotations = root / "annotations" / f"v2_{self.name}_{split}_annotations.json"
+        return VqaV2(root / split, questions, annotations, self.file_name.format(split=split), limit)
+
+
+class _Questions(Dataset[tuple[Tensor, list[int], int]]):
+    """A picture, the words of a question and the number of its answer (-1: none of the model's)."""
+
+    def __init__(self, pictures: Any, rows: Sequence[tuple[int, list[int], int]]) -> None:  # noqa: ANN401
+        self.pictures, self.rows = pictures, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, list[int], int]:
+        picture, words, answer = self.rows[index]
+        return self.pictures[picture], words, answer

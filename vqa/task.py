@@ -1,0 +1,110 @@
+"""The VQA task: the score of an answer is its logit before softmax, given picture and question."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmcam.errors import UserError, unknown
+from mmcam.image import to_tensor
+from mmcam.task import Batch, Sample, Targets, Task
+from mmcam.text import pad, tokenise
+from vqa.models import VQAModel, load
+
+
+class VQATask(Task):
+    """Explain the answers to questions: the model's best ones, or those that the user gives.
+
+    Differs from the paper's code: an answer that the model does not know is an error, never silently another answer; and a
+    question's word that it does not know is one too.
+    """
+
+    def __init__(self, model: str | VQAModel, top_k: int = 1) -> None:
+        """Make the task.
+
+        Args:
+            model: A VQA model, or the name of shipped weights, a folder or a hub id of one.
+            top_k: How many of the most probable answers are explained.
+        """
+        super().__init__()
+        self.model = load(model) if isinstance(model, str) else model
+        self.model.eval()
+        if not 1 <= top_k <= len(self.model.answers):
+            raise UserError(f"expected top_k from 1 to {len(self.model.answers)}, the number of answers; got {top_k}")
+        self.top_k = top_k
+        self.layer = getattr(self.model.backbone, "layer", "backbone.features")
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        """Bring pictures to the network's size and questions into numbers.
+
+        Raises:
+            UserError: A question is empty or holds a word that the model does not know.
+        """
+        cnn, known = self.model.backbone, self.model.vocabulary
+        words = [tokenise(sample.text) for sample in samples]
+        if not all(words):
+            raise UserError("expected a question with every picture, got an empty one; give it with --question")
+        numbers, lengths = pad([known.encode_known(row, "word of a question") for row in words])
+        return Batch(
+            images=torch.stack([to_tensor(sample.image, cnn.size, cnn.mean, cnn.std) for sample in samples]),
+            ids=tuple(sample.id for sample in samples),
+            sizes=tuple((sample.image.height, sample.image.width) for sample in samples),
+            texts=tuple(sample.text for sample in samples),
+            inputs={"words": numbers, "lengths": lengths},
+        )
+
+    def trunk(self, batch: Batch) -> Float[Tensor, "b k h w"]:
+        """The CNN's last feature map."""
+        activations, memo = self.model.backbone.trunk(batch.images)
+        batch.memo.update(memo)
+        return activations
+
+    def predict(self, activations: Float[Tensor, "b k h w"], batch: Batch) -> Targets:
+        """The most probable answers, the best first."""
+        best = self._logits(activations, batch).topk(self.top_k, 1).indices.tolist()
+        return self._targets(best, activations.device)
+
+    def scores(self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets) -> Float[Tensor, "b t"]:
+        """Logits of the answers, less those of the foils."""
+        return targets.pick(self._logits(activations, batch))
+
+    def given(self, texts: Sequence[str], batch: Batch) -> Targets:
+        """Turn "cat", "cat, dog" or "cat rather than dog" into targets.
+
+        Raises:
+            UserError: An answer is not among those of the model; names the nearest ones.
+        """
+        rows = [[part.strip().lower() for part in text.split(",") if part.strip()] for text in texts]
+        if not all(rows):
+            raise UserError("expected an answer to explain, got an empty one; leave it out to explain the model's own")
+        pairs = [[part.split(" rather than ", 1) for part in row] for row in rows]
+        targets = Targets.of([[self._number(pair[0]) for pair in row] for row in pairs], rows, batch.images.device)
+        contrasts = {len(pair) for row in pairs for pair in row}
+        if contrasts == {1}:
+            return targets
+        if contrasts != {2}:
+            raise UserError("expected plain answers or answers 'a rather than b', not both kinds in one call")
+        foils = targets.ids.clone()
+        for i, row in enumerate(pairs):
+            foils[i, : len(row)] = torch.tensor([self._number(pair[1]) for pair in row])
+        return targets.rather_than(foils)
+
+    @torch.no_grad()
+    def answers(self, batch: Batch) -> list[str]:
+        """The most probable answer of each sample, without explaining it."""
+        best = self._logits(self.trunk(batch), batch).argmax(1).tolist()
+        return [self.model.answers[number] for number in best]
+
+    def _logits(self, activations: Float[Tensor, "b k h w"], batch: Batch) -> Float[Tensor, "b a"]:
+        with torch.no_grad():  # the question does not depend on the picture
+            question = self.model.listen(batch.inputs["words"], batch.inputs["lengths"])
+        return self.model.answer(activations, batch.memo, question.to(activations.dtype))
+
+    def _number(self, answer: str) -> int:
+        if answer not in self.model.answers:
+            raise unknown("answer", answer, self.model.answers)
+        return self.model.answers.index(answer)
+
+    def _targets(self, ids: Sequence[Sequence[int]], device: torch.device) -> Targets:
+        return Targets.of(ids, [[self.model.answers[number] for number in row] for row in ids], device)
