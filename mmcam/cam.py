@@ -37,12 +37,11 @@ def hires_cam(gradients: Float[Tensor, "b r k h w"], activations: Float[Tensor, 
     Returns:
         One map a row; equal to Grad-CAM where the gradient is the same at every place.
     """
-    return torch.einsum("brkhw,bkhw->brhw", gradients.to(_at_least_float32(activations)), activations.to(_at_least_float32(activations)))
+    a = activations.to(_at_least_float32(activations))
+    return torch.einsum("brkhw,bkhw->brhw", gradients.to(a.dtype), a)
 
 
-def activation_norm(
-    weights: Float[Tensor, "b r k"], activations: Float[Tensor, "b k h w"]
-) -> Float[Tensor, "b r h w"]:
+def activation_norm(weights: Float[Tensor, "b r k"], activations: Float[Tensor, "b k h w"]) -> Float[Tensor, "b r h w"]:
     """The baseline that knows nothing of the score: ‖A(x)‖ over the channels, the same for every row.
 
     A method that does not beat it explains nothing.

@@ -17,8 +17,10 @@ from mmcam.task import Batch, Targets, Task
 def explain(task: Task, batch: Batch, targets: Targets | None = None, method: str = "grad_cam") -> list[Explanation]:
     """Explain every target of every sample: one trunk forward without a graph, one head, one batched backward.
 
-    The task is left as found: train or eval mode (the call itself runs in eval mode), gradients, `requires_grad`, random
-    state and backend flags; also after an exception. Callers may be under `no_grad`, `inference_mode` or autocast.
+    The task is left as found: train or eval mode (the call itself runs in eval mode), gradients, `requires_grad`,
+    random state and backend flags; also after an exception. Callers may be under `no_grad`, `inference_mode` or
+    autocast. A row that does not depend on the layer gives a map of zeros, and NaN in the model gives NaN in the map:
+    `Explanation.flags` says so.
 
     Args:
         task: The adapter around the model.
@@ -30,14 +32,15 @@ def explain(task: Task, batch: Batch, targets: Targets | None = None, method: st
         One explanation a sample, in order.
 
     Raises:
-        UserError: The method is not known, the layer is not spatial, or no score depends on the layer.
+        UserError: The method is not known, the layer is not spatial, or the targets are not for these samples.
     """
+    _known(method)
     with torch.inference_mode(False), _evaluating(task):
         batch = batch.to(task.device)
         with torch.no_grad():
             activations = task.trunk(batch).detach()  # (b, k, h, w)
             check(activations, batch, task.layer)
-            targets = (task.predict(activations, batch) if targets is None else targets).to(activations.device)
+            targets = task.predict(activations, batch) if targets is None else targets
         return explain_activations(task, activations, batch, targets, method)
 
 
@@ -47,19 +50,29 @@ def explain_activations(
     """The second half of `explain`: several questions or methods on one picture share its trunk pass.
 
     Args:
-        task: The adapter, in eval mode.
-        activations: What `task.trunk(batch)` gave.
-        batch: The samples, on the task's device.
+        task: The adapter.
+        activations: What `task.trunk(batch)` gave, in eval mode.
+        batch: The samples, with the memo that `task.trunk` left.
         targets: What to explain.
         method: Name of a function in `mmcam.cam`.
 
     Returns:
         One explanation a sample, in order.
     """
-    if method not in FROM_WEIGHTS and method not in FROM_GRADIENTS:
-        raise unknown("method", method, [*FROM_WEIGHTS, *FROM_GRADIENTS])
+    _known(method)
     if len(targets) != len(batch):
         raise UserError(f"expected targets for {len(batch)} samples, got them for {len(targets)}")
+    if any(parameter.is_inference() for parameter in task.parameters()):
+        raise UserError("expected a model that allows gradients, got one made under inference_mode; make it outside")
+    with torch.inference_mode(False), _evaluating(task):
+        scores, signed = _maps(task, activations, batch.to(activations.device), targets.to(activations.device), method)
+    return _explanations(task, batch, targets, method, scores, signed)
+
+
+def _maps(
+    task: Task, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets, method: str
+) -> tuple[Float[Tensor, "b r"], Float[Tensor, "b r h w"]]:
+    """The score of every row, and its map before ReLU."""
 
     def head(x: Float[Tensor, "n k h w"], index: Int[Tensor, " n"]) -> Float[Tensor, "n t"]:
         if len(index) == len(batch):
@@ -67,13 +80,14 @@ def explain_activations(
         return task.scores(x, batch.take(index), targets.take(index))
 
     if method in FROM_WEIGHTS:
-        y, weights = channel_weights(head, activations, targets.rows, type(task).vjp)  # (b, t), (b, r, k)
-        signed = FROM_WEIGHTS[method](weights, activations)  # (b, r, h, w)
+        y, derivatives = channel_weights(head, activations, targets.rows, type(task).vjp)  # (b, t), (b, r, k)
     else:
-        y, gradients = full_gradients(head, activations, targets.rows, type(task).vjp)  # (b, t), (b, r, k, h, w)
-        signed = FROM_GRADIENTS[method](gradients, activations)  # (b, r, h, w)
-    scores = torch.einsum("brt,bt->br", targets.rows.to(y.dtype), y)
-    return _explanations(task, batch, targets, method, scores, signed)
+        y, derivatives = full_gradients(head, activations, targets.rows, type(task).vjp)  # (b, t), (b, r, k, h, w)
+    with torch.no_grad(), torch.autocast(activations.device.type, enabled=False):
+        signed = {**FROM_WEIGHTS, **FROM_GRADIENTS}[method](derivatives, activations)  # (b, r, h, w)
+        # Not a matrix product: zero times a log-probability of minus infinity shall be zero.
+        terms = targets.rows.to(signed.dtype) * y[:, None].to(signed.dtype)  # (b, r, t)
+        return terms.masked_fill(targets.rows == 0, 0).sum(2), signed
 
 
 def explain_all(task: Task, batches: Iterable[Batch], method: str = "grad_cam") -> Iterator[Explanation]:
@@ -86,23 +100,33 @@ def check(activations: Tensor, batch: Batch, layer: str) -> None:
     """Refuse activations that are no maps.
 
     Raises:
-        UserError: The layer's output is not (b, k, h, w), or holds NaN or infinity everywhere.
+        UserError: The layer's output is not (b, k, h, w), or its maps have one place only.
     """
     if activations.ndim != 4 or len(activations) != len(batch):
         raise UserError(
-            f"layer {layer!r} must give maps of shape (b, k, h, w) with b = {len(batch)}; got {tuple(activations.shape)}; "
-            "choose a layer before pooling"
+            f"layer {layer!r} must give maps of shape (b, k, h, w) with b = {len(batch)}; "
+            f"got {tuple(activations.shape)}; choose a layer before pooling"
         )
     if activations.shape[2] * activations.shape[3] == 1:
         raise UserError(f"layer {layer!r} gives 1 x 1 maps, which cannot say where; choose an earlier layer")
 
 
+def _known(method: str) -> None:
+    if method not in FROM_WEIGHTS and method not in FROM_GRADIENTS:
+        raise unknown("method", method, [*FROM_WEIGHTS, *FROM_GRADIENTS])
+
+
 def _explanations(
-    task: Task, batch: Batch, targets: Targets, method: str, scores: Float[Tensor, "b r"], signed: Float[Tensor, "b r h w"]
+    task: Task,
+    batch: Batch,
+    targets: Targets,
+    method: str,
+    scores: Float[Tensor, "b r"],
+    signed: Float[Tensor, "b r h w"],
 ) -> list[Explanation]:
     """Cut the padding off and bring everything to the CPU in one transfer."""
     shape = signed.shape[1:]
-    both = torch.cat([scores[..., None].to(signed.dtype), signed.flatten(2)], dim=2).cpu()  # the only synchronisation
+    both = torch.cat([scores[..., None], signed.flatten(2)], dim=2).cpu()  # the only synchronisation
     explanations = []
     for i, words in enumerate(targets.words):
         rows = both[i, : len(words)]

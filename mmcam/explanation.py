@@ -4,8 +4,11 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
@@ -48,7 +51,7 @@ class Explanation:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """What is wrong with each map: "non-finite", "zero" (nothing anywhere), "negative" (nothing after ReLU), or ""."""
+        """What is wrong with each map: "non-finite", "zero" everywhere, "negative" (nothing after ReLU), or ""."""
         return tuple(_flag(row) for row in self.signed)
 
     def upsample(self) -> Float[Tensor, "r H W"]:
@@ -61,7 +64,12 @@ class Explanation:
         return [divmod(place, self.size[1]) for place in flat]
 
     def overlay(
-        self, image: Image.Image, *, scale: str = "own", colours: str = "jet", opacity: float = 0.5
+        self,
+        image: Image.Image,
+        *,
+        scale: Literal["own", "joint", "none"] = "own",
+        colours: str = "jet",
+        opacity: float = 0.5,
     ) -> Image.Image:
         """Draw the picture and one panel a word.
 
@@ -83,7 +91,9 @@ class Explanation:
         return draw.strip(image, panels, colours=colours, opacity=opacity, first=self.prompt)
 
     def save(self, folder: Path | str, image: Image.Image | None = None) -> Path:
-        """Write `<id>.json` (words, scores, flags, conventions), `<id>.pt`-free raw maps as `<id>.npy` and the strip.
+        """Write `<id>.json` (words, scores, flags, sizes …), the raw maps as `<id>.npy` and the strip as `<id>.png`.
+
+        A score that is not finite is null in the JSON, which knows no NaN.
 
         Args:
             folder: Where to write; made if it is missing.
@@ -95,12 +105,12 @@ class Explanation:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         name = file_name(self.id)
-        _save_array(folder / f"{name}.npy", self.maps)
+        np.save(folder / f"{name}.npy", self.maps.numpy(), allow_pickle=False)
         record = {
             "id": self.id,
             "prompt": self.prompt,
             "words": self.words,
-            "scores": self.scores.tolist(),
+            "scores": [score if isfinite(score) else None for score in self.scores.tolist()],
             "flags": self.flags,
             "peaks": self.peaks(),
             "size": self.size,
@@ -110,7 +120,7 @@ class Explanation:
             "maps": f"{name}.npy",
         }
         path = folder / f"{name}.json"
-        path.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
+        path.write_text(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
         if image is not None:
             path = folder / f"{name}.png"
             self.overlay(image).save(path)
@@ -118,12 +128,13 @@ class Explanation:
 
 
 def file_name(identity: str) -> str:
-    """Turn an id into a name that is safe as a file's: letters, digits, dot, dash and underscore, 100 at most."""
-    return re.sub(r"[^\w.-]+", "_", identity).strip("._")[-100:] or "picture"
+    """Turn an id into a name that is safe as a file's: letters, digits, dot, dash and underscore, 100 bytes at most."""
+    name = re.sub(r"[^\w.-]+", "_", identity).encode(errors="ignore")[-100:].decode(errors="ignore")
+    return name.strip("._") or "picture"
 
 
 def where(peak: tuple[int, int], size: Sequence[int]) -> str:
-    """Say a place in words: "top left", "centre", "bottom" …"""
+    """Say a place in words, such as "top left", "centre" or "bottom"."""
     row = ("top", "", "bottom")[min(2, 3 * peak[0] // size[0])]
     column = ("left", "", "right")[min(2, 3 * peak[1] // size[1])]
     return f"{row} {column}".strip() or "centre"
@@ -135,9 +146,3 @@ def _flag(signed: Float[Tensor, "h w"]) -> str:
     if not bool(signed.any()):
         return "zero"
     return "" if bool((signed > 0).any()) else "negative"
-
-
-def _save_array(path: Path, maps: Tensor) -> None:
-    import numpy as np
-
-    np.save(path, maps.numpy(), allow_pickle=False)

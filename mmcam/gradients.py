@@ -13,13 +13,14 @@ None calls `.backward()`: nothing is ever written to `p.grad`.
 """
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Protocol
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch._C import _functorch  # pyright: ignore[reportAttributeAccessIssue]  # its stub is incomplete
 
 logger = logging.getLogger(__name__)
 
@@ -27,14 +28,23 @@ MEMORY = 512 * 2**20
 """Bytes that the cotangents of one pass may take; more rows are done in several passes."""
 
 
+@runtime_checkable
 class Head(Protocol):
-    """The scores as a function of the differentiated input; `index` names the samples that the input's rows belong to."""
+    """The scores as a function of the differentiated input; `index` says which sample each of its rows belongs to."""
 
     def __call__(self, x: Float[Tensor, "n ..."], index: Int[Tensor, " n"]) -> Float[Tensor, "n t"]: ...  # noqa: D102
 
 
-Vjp = Callable[[Head, Float[Tensor, "b ..."], Float[Tensor, "b r t"]], tuple[Float[Tensor, "b t"], Float[Tensor, "b r ..."]]]
-"""(head, input, rows) → (scores, gradient of every row's score with respect to the input)."""
+@runtime_checkable
+class Vjp(Protocol):
+    """(head, input, rows) → (scores, gradient of every row's score with respect to the input).
+
+    `size` is how many numbers the head's backward holds a row, where that is more than the input has.
+    """
+
+    def __call__(  # noqa: D102
+        self, head: Head, x: Float[Tensor, "b ..."], rows: Float[Tensor, "b r t"], *, size: int = 0
+    ) -> tuple[Float[Tensor, "b t"], Float[Tensor, "b r ..."]]: ...
 
 
 def channel_weights(
@@ -42,8 +52,8 @@ def channel_weights(
 ) -> tuple[Float[Tensor, "b t"], Float[Tensor, "b r k"]]:
     """Neuron importance α, Eq. 1 of Grad-CAM (arXiv 1610.02391): the spatial mean of ∂y/∂A.
 
-    A zero probe of shape (b, k, 1, 1) is added to A; its gradient is the spatial *sum* of ∂y/∂A exactly. So r·b·k numbers
-    are held and not r·b·k·h·w, and since the sum is a new tensor, in-place layers behind the cut cannot spoil A.
+    A zero probe of shape (b, k, 1, 1) is added to A; its gradient is the spatial *sum* of ∂y/∂A exactly. So r·b·k
+    numbers are kept and not r·b·k·h·w, and as the sum is a new tensor, in-place layers behind the cut cannot spoil A.
 
     Args:
         head: The scores as a function of the activations.
@@ -52,16 +62,16 @@ def channel_weights(
         vjp: `batched`, `replicated` or `looped`.
 
     Returns:
-        The scores y of all ids, and α.
+        The scores y of all ids, and α in float32 at least.
     """
     probe = activations.new_zeros(*activations.shape[:2], 1, 1)
-    count = activations[0, 0].numel()
+    count = activations.shape[2:].numel()
 
     def probed(x: Tensor, index: Tensor) -> Tensor:
         return head(_at(activations, index) + x, index)
 
-    scores, gradients = vjp(probed, probe, rows)
-    return scores, gradients.flatten(2) / count
+    scores, gradients = _differentiate(vjp, probed, probe, rows, activations.numel())
+    return scores, gradients.flatten(2).to(torch.promote_types(gradients.dtype, torch.float32)) / count
 
 
 def full_gradients(
@@ -82,11 +92,11 @@ def full_gradients(
     def copied(x: Tensor, index: Tensor) -> Tensor:
         return head(x.clone(), index)  # in-place layers behind the cut may not write into a leaf
 
-    return vjp(copied, activations, rows)
+    return _differentiate(vjp, copied, activations, rows, activations.numel())
 
 
 def batched(
-    head: Head, x: Float[Tensor, "b ..."], rows: Float[Tensor, "b r t"]
+    head: Head, x: Float[Tensor, "b ..."], rows: Float[Tensor, "b r t"], *, size: int = 0
 ) -> tuple[Float[Tensor, "b t"], Float[Tensor, "b r ..."]]:
     """All rows in one vectorised backward; falls back to one backward a row where an operation has no batching rule."""
     with _differentiable(x) as leaf:
@@ -97,18 +107,17 @@ def batched(
         try:
             with _no_slow_vmap():
                 parts = [
-                    _gradient(scores, leaf, cotangents[some], is_grads_batched=True) for some in _chunks(x, rows.shape[1])
+                    _gradient(scores, leaf, cotangents[some], is_grads_batched=True)
+                    for some in _chunks(x, rows.shape[1], size)
                 ]
-        except RuntimeError as error:
-            if "atching rule" not in str(error) and "vmap" not in str(error):
-                raise
+        except RuntimeError as error:  # nothing is hidden: what is not vmap's fault fails in the loop too
             logger.info("differentiating row by row: %s", str(error).splitlines()[0])
             parts = [_gradient(scores, leaf, cotangent)[None] for cotangent in cotangents]
         return scores.detach(), torch.cat([*parts, leaf.detach().new_zeros(0, *x.shape)]).movedim(0, 1)
 
 
 def looped(
-    head: Head, x: Float[Tensor, "b ..."], rows: Float[Tensor, "b r t"]
+    head: Head, x: Float[Tensor, "b ..."], rows: Float[Tensor, "b r t"], *, size: int = 0
 ) -> tuple[Float[Tensor, "b t"], Float[Tensor, "b r ..."]]:
     """One forward and one backward a row: the reference."""
     with _differentiable(x) as leaf:
@@ -118,23 +127,40 @@ def looped(
 
 
 def replicated(
-    head: Head, x: Float[Tensor, "b ..."], rows: Float[Tensor, "b r t"]
+    head: Head, x: Float[Tensor, "b ..."], rows: Float[Tensor, "b r t"], *, size: int = 0
 ) -> tuple[Float[Tensor, "b t"], Float[Tensor, "b r ..."]]:
-    """The input once a row and one ordinary backward; exact for heads that treat the samples of a batch independently."""
+    """The input once a row and one ordinary backward; for heads that treat the samples of a batch independently."""
     b, r = rows.shape[:2]
     if r == 0:
         return looped(head, x, rows)
     parts, scores = [], None
-    for some in _chunks(x, r):
+    for some in _chunks(x, r, size):
         numbers = range(r)[some]
         index = _all(x).repeat_interleave(len(numbers))
         with _differentiable(_at(x, index)) as leaf:
             y = head(leaf, index)
-            gradient = _gradient(y, leaf, rows[:, some].flatten(0, 1).to(y.dtype))
+            gradient = _gradient(y, leaf, _cotangents(y, rows[:, some].flatten(0, 1)[:, None])[0])
         parts.append(gradient.unflatten(0, (b, len(numbers))))
         scores = y.detach()[:: len(numbers)]
     assert scores is not None
     return scores, torch.cat(parts, 1)
+
+
+def _differentiate(
+    vjp: Vjp, head: Head, x: Float[Tensor, "b ..."], rows: Float[Tensor, "b r t"], size: int
+) -> tuple[Float[Tensor, "b t"], Float[Tensor, "b r ..."]]:
+    """Run a vjp, but only if there is something to explain, and without cuDNN where that refuses."""
+    if rows.numel() == 0:
+        b, r, t = rows.shape
+        return rows.new_zeros(b, t), x.new_zeros(b, r, *x.shape[1:])
+    try:
+        return vjp(head, x, rows, size=size)
+    except RuntimeError as error:
+        if "RNN backward can only be called in training mode" not in str(error):
+            raise
+        logger.info("cuDNN's recurrent kernels run no backward in eval mode; once more without them")
+    with _no_cudnn():
+        return vjp(head, x, rows, size=size)
 
 
 def _all(x: Tensor) -> Int[Tensor, " b"]:
@@ -148,48 +174,60 @@ def _at(x: Tensor, index: Int[Tensor, " n"]) -> Tensor:
 
 def _cotangents(scores: Float[Tensor, "b t"], rows: Float[Tensor, "b r t"]) -> Float[Tensor, "r b t"]:
     if scores.shape != (len(rows), rows.shape[2]):
-        raise ValueError(f"scores must be (b, t) = {(len(rows), rows.shape[2])} like the targets; got {tuple(scores.shape)}")
+        expected = (len(rows), rows.shape[2])
+        raise ValueError(f"scores must be (b, t) = {expected} like the targets; got {tuple(scores.shape)}")
     return rows.movedim(1, 0).to(scores.dtype)
 
 
 def _gradient(scores: Tensor, leaf: Tensor, cotangent: Tensor, *, is_grads_batched: bool = False) -> Tensor:
     """∂(cotangent · scores)/∂leaf; zeros, not an error, where the scores do not depend on the leaf."""
-    if not scores.requires_grad:
+    gradient = None
+    if scores.requires_grad:
+        with _no_autocast(leaf):
+            (gradient,) = torch.autograd.grad(
+                scores, leaf, cotangent, retain_graph=True, is_grads_batched=is_grads_batched, allow_unused=True
+            )
+    if gradient is None:  # `materialize_grads` would forget the rows
         return leaf.detach().new_zeros(*cotangent.shape[: int(is_grads_batched)], *leaf.shape)
-    (gradient,) = torch.autograd.grad(
-        scores, leaf, cotangent, retain_graph=True, is_grads_batched=is_grads_batched, materialize_grads=True
-    )
     return gradient
 
 
-def _chunks(x: Tensor, rows: int) -> Iterator[slice]:
-    """Ranges of rows whose cotangents fit into MEMORY, counting four copies of the input each."""
-    step = max(1, MEMORY // max(1, 4 * x.numel() * x.element_size()))
+def _chunks(x: Tensor, rows: int, size: int) -> Iterator[slice]:
+    """Ranges of rows that fit into MEMORY, counting four copies of what one holds."""
+    step = max(1, MEMORY // max(1, 4 * max(size, x.numel()) * x.element_size()))
     return (slice(start, start + step) for start in range(0, rows, step))
 
 
 @contextmanager
 def _differentiable(x: Tensor) -> Iterator[Tensor]:
-    """Give a leaf with the values of x, with grad mode on also for callers under `no_grad` or `inference_mode`.
-
-    cuDNN's recurrent kernels refuse to run backward in eval mode, so they are off while the head runs; the flags are put
-    back afterwards, also after an exception.
-    """
+    """Give a leaf with the values of x, with grad mode on also for callers under `no_grad` or `inference_mode`."""
     with torch.inference_mode(False), torch.enable_grad():
-        leaf = (x.clone() if x.is_inference() else x.detach()).requires_grad_()
-        if not x.is_cuda:
-            yield leaf
-        else:
-            with torch.backends.cudnn.flags(enabled=False):
-                yield leaf
+        yield (x.clone() if x.is_inference() else x.detach()).requires_grad_()
+
+
+def _no_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """The backward takes the types of the forward; a caller's autocast would round once more."""
+    active = torch.is_autocast_enabled(x.device.type)
+    return torch.autocast(x.device.type, enabled=False) if active else nullcontext()
+
+
+@contextmanager
+def _no_cudnn() -> Iterator[None]:
+    """Turn cuDNN off. Not by `cudnn.flags`, which sets every other flag too, TF32 among them."""
+    before = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = before
 
 
 @contextmanager
 def _no_slow_vmap() -> Iterator[None]:
     """Make vmap raise where it would otherwise loop slowly over an operation without a batching rule."""
-    before = torch._C._functorch._is_vmap_fallback_enabled()
-    torch._C._functorch._set_vmap_fallback_enabled(False)
+    before = _functorch._is_vmap_fallback_enabled()
+    _functorch._set_vmap_fallback_enabled(False)
     try:
         yield
     finally:
-        torch._C._functorch._set_vmap_fallback_enabled(before)
+        _functorch._set_vmap_fallback_enabled(before)

@@ -11,6 +11,7 @@ A task says *what is differentiated*; it knows nothing of CAM:
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, ClassVar
 
 import torch
@@ -41,7 +42,7 @@ class Sample:
     text: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Samples as tensors.
 
@@ -68,9 +69,9 @@ class Batch:
             object.__setattr__(self, "texts", ("",) * len(self))
         if not self.windows:
             object.__setattr__(self, "windows", tuple((0.0, 0.0, float(h), float(w)) for h, w in self.sizes))
-        counts = {len(self.images), len(self.sizes), len(self.texts), len(self.windows)}
-        if counts != {len(self)}:
-            raise ValueError(f"a Batch needs as many images, sizes, texts and windows as ids ({len(self)}); got {counts}")
+        counts = [len(self.images), len(self.sizes), len(self.texts), len(self.windows)]
+        if set(counts) != {len(self)}:
+            raise ValueError(f"a Batch of {len(self)} ids needs as many images, sizes, texts and windows; got {counts}")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -79,9 +80,9 @@ class Batch:
         """Move every tensor; asynchronously where the memory is pinned."""
         return replace(
             self,
-            images=self.images.to(device, non_blocking=True),
-            inputs={name: value.to(device, non_blocking=True) for name, value in self.inputs.items()},
-            memo=_each_tensor(self.memo, lambda value: value.to(device)),
+            images=_move(self.images, device),
+            inputs={name: _move(value, device) for name, value in self.inputs.items()},
+            memo=_each_tensor(self.memo, lambda value: _move(value, device)),
         )
 
     def take(self, index: Int[Tensor, " n"]) -> "Batch":
@@ -94,15 +95,22 @@ class Batch:
             texts=tuple(self.texts[i] for i in chosen),
             windows=tuple(self.windows[i] for i in chosen),
             inputs={name: value[index] for name, value in self.inputs.items()},
-            memo=_each_tensor(self.memo, lambda value: value[index] if value.ndim and len(value) == len(self) else value),
+            memo=_each_tensor(self.memo, lambda x: x[index] if x.ndim and len(x) == len(self) else x),
         )
+
+
+def _move(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Move a tensor, and make one out of `inference_mode` fit for autograd, which would refuse to save it."""
+    # A copy to the CPU that does not block may be read before it has arrived.
+    moved = tensor.to(device, non_blocking=torch.device(device).type != "cpu")
+    return moved.clone() if moved.is_inference() else moved
 
 
 def _each_tensor(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: ANN401
     return tree_map_only(Tensor, change, tree)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Targets:
     """What to explain: token, answer or class ids, and the rows of scores that get a map each.
 
@@ -123,6 +131,18 @@ class Targets:
     rows: Float[Tensor, "b r t"]
     foils: Int[Tensor, "b t"] | None = None
 
+    def __post_init__(self) -> None:
+        shape = tuple(self.ids.shape)
+        alike = [tuple(x.shape) for x in (self.mask, self.foils) if x is not None]
+        named = len(self.words), max((len(names) for names in self.words), default=0)
+        rows = tuple(self.rows.shape)
+        if {*alike, rows[::2]} != {shape} or named[0] != shape[0] or named[1] > rows[1]:
+            raise UserError(
+                "expected targets with ids, mask and foils of shape (b, t), rows (b, r, t) and up to r words for each "
+                f"of b samples; got {[shape, *alike]}, {rows} and up to {named[1]} words for each of {named[0]}; "
+                "Targets.of makes them so"
+            )
+
     @classmethod
     def of(
         cls, ids: Sequence[Sequence[int]], words: Sequence[Sequence[str]], device: torch.device | str = "cpu"
@@ -138,10 +158,12 @@ class Targets:
             The padded targets.
         """
         if [len(row) for row in ids] != [len(row) for row in words]:
-            raise ValueError("Targets.of needs one word an id")
+            counts = [len(row) for row in ids], [len(row) for row in words]
+            raise UserError(f"expected one word an id, got {counts[0]} ids and {counts[1]} words")
         length = max((len(row) for row in ids), default=0)
-        mask = torch.tensor([[t < len(row) for t in range(length)] for row in ids], device=device).view(len(ids), length)
         padded = torch.tensor([[*row, *([0] * (length - len(row)))] for row in ids], dtype=torch.long, device=device)
+        lengths = torch.tensor([len(row) for row in ids], dtype=torch.long, device=device)
+        mask = torch.arange(length, device=device) < lengths[:, None]  # boolean also where there is nothing
         names = tuple(tuple(row) for row in words)
         return cls(padded.view(len(ids), length), mask, names, torch.diag_embed(mask.to(torch.float32)))
 
@@ -150,8 +172,9 @@ class Targets:
 
     def to(self, device: torch.device | str) -> "Targets":
         """Move every tensor."""
-        foils = None if self.foils is None else self.foils.to(device)
-        return replace(self, ids=self.ids.to(device), mask=self.mask.to(device), rows=self.rows.to(device), foils=foils)
+        foils = None if self.foils is None else _move(self.foils, device)
+        ids, mask, rows = (_move(tensor, device) for tensor in (self.ids, self.mask, self.rows))
+        return replace(self, ids=ids, mask=mask, rows=rows, foils=foils)
 
     def take(self, index: Int[Tensor, " n"]) -> "Targets":
         """Choose samples by number, in that order, also several times."""
@@ -166,7 +189,7 @@ class Targets:
     def rather_than(self, foils: Int[Tensor, "b t"]) -> "Targets":
         """Explain each id rather than another one at the same place: y ← y(id) - y(foil)."""
         if foils.shape != self.ids.shape:
-            raise ValueError(f"foils must be {tuple(self.ids.shape)} like the ids; got {tuple(foils.shape)}")
+            raise UserError(f"foils must be {tuple(self.ids.shape)} like the ids; got {tuple(foils.shape)}")
         return replace(self, foils=foils)
 
     def merged(self, spans: Sequence[Sequence[tuple[int, int]]], separator: str = " ") -> "Targets":
@@ -178,7 +201,12 @@ class Targets:
 
         Returns:
             Targets with one row a span. Their maps before ReLU are the sums of the rows' maps.
+
+        Raises:
+            UserError: A span is empty or lies outside its sample's words, or samples are missing.
         """
+        if len(spans) != len(self):
+            raise UserError(f"expected spans for {len(self)} samples, got them for {len(spans)}")
         count = max((len(ranges) for ranges in spans), default=0)
         rows = self.rows.new_zeros(len(self), count, self.rows.shape[-1])
         words = []
@@ -191,7 +219,7 @@ class Targets:
         return replace(self, rows=rows, words=tuple(words))
 
     def sentence(self) -> "Targets":
-        """One row a sample: the sum of all its scores, such as the log-probability of the whole caption."""
+        """One row a sample: the sum of all its rows, such as the log-probability of all words of a caption."""
         return self.merged([[(0, len(words))] if words else [] for words in self.words])
 
     def only(self, keep: Sequence[Sequence[int]]) -> "Targets":
@@ -210,9 +238,12 @@ class Targets:
         Returns:
             One score a target.
         """
-        table = scores if scores.ndim == 3 else scores[:, None].expand(-1, self.ids.shape[1], -1)
-        y = table.gather(-1, self.ids[..., None]).squeeze(-1)
-        return y if self.foils is None else y - table.gather(-1, self.foils[..., None]).squeeze(-1)
+
+        def read(ids: Tensor) -> Tensor:
+            return scores.gather(1, ids) if scores.ndim == 2 else scores.gather(2, ids[..., None]).squeeze(2)
+
+        y = read(self.ids.long())
+        return y if self.foils is None else y - read(self.foils.long())
 
 
 class Task(nn.Module, ABC):
@@ -260,5 +291,5 @@ class Task(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters lie."""
-        return next(self.parameters()).device
+        """Where the parameters and buffers lie; the CPU if there are none."""
+        return next(chain(self.parameters(), self.buffers()), torch.empty(0)).device
