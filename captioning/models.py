@@ -1,8 +1,9 @@
 """Two CNN+LSTM captioners: Show and Tell, the paper's form, and a captioner with spatial attention.
 
 Both share one shape. `states` turns activations and the words so far into one state a word, and the linear `readout`
-turns a state into logits over the vocabulary. The recurrent step is written in plain tensor operations: unlike the fused
-kernels, these have batching rules, so all words are differentiated in one vectorised backward, and cuDNN has no say in it.
+turns a state into logits over the vocabulary. The recurrent step is written in plain tensor operations: unlike the
+fused kernels, these have batching rules, so all words are differentiated in one vectorised backward, and cuDNN has no
+say in it.
 """
 
 from abc import ABC, abstractmethod
@@ -71,17 +72,23 @@ class Captioner(nn.Module, ABC):
 
     def forward(self, images: Float[Tensor, "b 3 x y"], words: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
         """Logits of the next word after each of the given ones."""
-        return self.readout(self.states(*self.backbone.trunk(images), words))
+        activations, memo = self.backbone.trunk(images)
+        return self.readout(self.states(activations, memo, words))
 
 
 class ShowAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", license="apache-2.0"):
-    """Show and Tell (Vinyals et al., arXiv 1411.4555): the image vector is the LSTM's input at step 0, then come the words.
+    """Show and Tell (Vinyals et al., arXiv 1411.4555): the image vector is the LSTM's first input, then come the words.
 
     This is the form of neuraltalk2, which the Grad-CAM paper explains.
     """
 
     def __init__(
-        self, vocabulary: list[str], backbone_name: str = "scenes", embedding: int = 512, hidden: int = 512, dropout: float = 0.5
+        self,
+        vocabulary: list[str],
+        backbone_name: str = "scenes",
+        embedding: int = 512,
+        hidden: int = 512,
+        dropout: float = 0.5,
     ) -> None:
         """Make the model with random weights.
 
@@ -114,14 +121,14 @@ class ShowAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", license
 class AttendAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", license="apache-2.0"):
     """A captioner with soft attention over places (after Xu et al., arXiv 1502.03044), made to be explained.
 
-    At each word the LSTM's state asks with a query (q, r); place x is looked at with weight a(x) = softmax(q·A(x) + r·P(x)),
-    where P names the place (`mmcam.backbones.place_code`). The word is read linearly off what was seen, c = Σ a(x) A(x), and
-    off the state.
+    At each word the LSTM's state asks with a query (q, r); place x is looked at with weight a(x) = softmax(q·A(x) +
+    r·P(x)), where P names the place (`mmcam.backbones.place_code`). The word is read linearly off what was seen, c = Σ
+    a(x) A(x), and off the state.
 
-    Two differences from Xu et al. make the gradient readable. The attention is a *dot product*, linear in A: its part of the
-    gradient, Σ_x a(x) (g·A(x) - g·c) q, is zero after the spatial mean, so a word's α is its row of the readout less the
-    expected row, as in CAM. And the LSTM is fed *where* it looked, not what it saw there, so a noun is read off the place and
-    not remembered.
+    Two differences from Xu et al. make the gradient readable. The attention is a *dot product*, linear in A: its part
+    of the gradient, Σ_x a(x) (g·A(x) - g·c) q, is zero after the spatial mean, so a word's α is its row of the readout
+    less the expected row, as in CAM. And the LSTM is fed *where* it looked, not what it saw there, so a noun is read
+    off the place and not remembered.
     """
 
     def __init__(
@@ -144,11 +151,11 @@ class AttendAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", licen
         super().__init__(backbone_name, vocabulary)
         channels = self.backbone.channels
         self.hear = nn.Embedding(len(self.vocabulary), embedding)
-        self.see = nn.Linear(self.backbone.dim, embedding)
+        self.see = nn.Sequential(nn.Dropout(0.5), nn.Linear(self.backbone.dim, embedding))
         self.lstm = LSTMStep(embedding + PLACES, hidden)
         self.query = nn.Linear(hidden, channels + PLACES)
         self.dropout = nn.Dropout(dropout)
-        self.readout = nn.Linear(hidden + channels, len(self.vocabulary))
+        self.readout = nn.Linear(channels + PLACES + hidden, len(self.vocabulary))
 
     def start(self, activations: Float[Tensor, "b k h w"], memo: dict[str, Any]) -> State:
         """The LSTM sees the whole picture."""
@@ -165,7 +172,7 @@ class AttendAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", licen
         dropped = self.dropout(h)
         look = torch.einsum("bk,bkn->bn", self.query(dropped), ground).softmax(1)
         seen, where = torch.einsum("bn,bkn->bk", look, ground).split([self.backbone.channels, PLACES], 1)
-        return (h, c, where, ground), torch.cat([dropped, seen], 1)
+        return (h, c, where, ground), torch.cat([seen, where, dropped], 1)
 
 
 def load(name: str) -> Captioner:

@@ -44,4 +44,10 @@ class CaptionQuality(Quality):
                         own.miss()
                 for statement in statements(reference.words) or []:
                     given.add(others, statement.word, masks, reference.about[statement.word])
-        return {"true_captions": round(true / total, 4), "captions": total, **own.figures(), **given.figures(), "wrong": wrong[:5]}
+        return {
+            "true_captions": round(true / total, 4),
+            "captions": total,
+            **own.figures(),
+            **given.figures(),
+            "wrong": wrong[:5],
+        }

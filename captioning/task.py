@@ -21,8 +21,8 @@ class CaptioningTask(Task):
 
     y_t = log p(word t | picture, words before t), by teacher forcing. The end mark is no word and has no map.
 
-    Differs from the paper: the authors' code explains the sum over the caption's words (`Targets.sentence` gives that map);
-    here each word has its own.
+    Differs from the paper: the authors' code explains the sum over the caption's words (`Targets.sentence` gives that
+    map); here each word has its own.
     """
 
     def __init__(self, model: str | Captioner, beam: int = 1, length: int = 16) -> None:
@@ -78,7 +78,9 @@ class CaptioningTask(Task):
         known = self.model.vocabulary
         pairs = [[word.split("/", 1) for word in tokenise(text)] for text in texts]
         if not all(pairs):
-            raise UserError("expected a caption of at least one word, got an empty one; leave it out to explain the model's own")
+            raise UserError(
+                "expected a caption of at least one word, got an empty one; leave it out to explain the model's own"
+            )
         targets = self._targets([known.encode_known([pair[0] for pair in row]) for row in pairs], batch.images.device)
         if all(len(pair) == 1 for row in pairs for pair in row):
             return targets

@@ -10,8 +10,8 @@ from mmcam.task import Sample, Task
 class ClassQuality(Quality):
     """Figures of the embedded classifier on fresh scenes.
 
-    `top_class_right`: the most probable class is in the picture. `class_pointing`: the maps of all kinds that are in the
-    picture, in pictures with two or more things.
+    `top_class_right`: the most probable class is in the picture. `class_pointing`: the maps of all kinds that are in
+    the picture, in pictures with two or more things.
     """
 
     def measure(self, task: Task, seed: int, limit: int) -> dict[str, Any]:

@@ -10,17 +10,19 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, poisson_nll_loss, softplus
 from torch.utils.data import DataLoader, Dataset
 
+from classification.task import ClassificationTask
 from mmcam.backbones import SceneCNN
 from mmcam.checkpoint import load_model
 from mmcam.pictures import Pictures, read_json
+from mmcam.scenes.kinds import NAMES
 from mmcam.training import Recipe
 
 
 class SceneClassifier(SceneCNN, PyTorchModelHubMixin, library_name="mmcam", license="apache-2.0"):
     """`SceneCNN` as a model of its own, with a second head for its training: how many things of each kind.
 
-    The count of a kind is the sum over places of a density; to be right about the sum the density must lie on the things.
-    Both heads see labels of the whole picture only, never a place.
+    The count of a kind is the sum over places of a density; to be right about the sum the density must lie on the
+    things. Both heads see labels of the whole picture only, never a place.
     """
 
     def __init__(self, channels: int = 96) -> None:
@@ -37,16 +39,20 @@ class SceneClassifier(SceneCNN, PyTorchModelHubMixin, library_name="mmcam", lice
         return softplus(self.density(activations).float() - 5).flatten(2).sum(2)
 
 
-def scene_classifier(weights: str = "classification-scenes") -> SceneClassifier:
-    """Load the embedded classifier.
+class SceneTask(ClassificationTask):
+    """Explain what is in a scene with the embedded classifier."""
 
-    Args:
-        weights: Shipped weights, a folder, or a hub id.
+    def __init__(self, weights: str = "classification-scenes", layer: str = "features", top_k: int = 1) -> None:
+        """Load the classifier.
 
-    Returns:
-        The classifier, in eval mode.
-    """
-    return load_model(weights, (SceneClassifier,))
+        Args:
+            weights: Shipped weights, a folder, or a hub id.
+            layer: Name of the explained layer.
+            top_k: Number of most likely kinds to explain.
+        """
+        model = load_model(weights, (SceneClassifier,))
+        form = {"size": model.size, "crop": False, "mean": model.mean, "std": model.std}
+        super().__init__(model, layer, labels=list(NAMES), top_k=top_k, **form)
 
 
 class Instances(Dataset[tuple[Tensor, Tensor]]):

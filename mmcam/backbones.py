@@ -38,11 +38,11 @@ class Backbone(Protocol):
 class SceneCNN(nn.Module):
     """The embedded CNN: six convolutions, stride 4; alone it is a multi-label classifier of the 48 kinds of things.
 
-    A place of the last map sees 33 pixels, about as many as a thing is large, on a grid of 24 x 24. With stride 8 and 60
-    pixels the kinds were named as well, but the peaks of the maps missed thin things by some pixels (76 % against 91 % inside
-    the exact masks).
+    A place of the last map sees 33 pixels, about as many as a thing is large, on a grid of 24 x 24. With stride 8 and
+    60 pixels the kinds were named as well, but the peaks of the maps missed thin things by some pixels (76 % inside the
+    exact masks, against 91 %).
 
-    A class's logit is a soft maximum over places of a linear map of the activations (log-mean-exp with sharpness r = 3), so
+    A class's logit is a soft maximum over places of a linear map of the activations (log-mean-exp of sharpness 3), so
     the gradient's spatial mean is that linear map's row over Z, whatever the picture: Grad-CAM is CAM here.
     """
 
@@ -146,7 +146,7 @@ class CutCNN(nn.Module):
         return self.lower(images), {}
 
     def vector(self, activations: Float[Tensor, "b k h w"], memo: dict[str, Any]) -> Float[Tensor, "b d"]:
-        """What the classifier's last linear layer would see: pooled maps, and for VGG two fully connected layers on top."""
+        """What the classifier's last linear layer would see: pooled maps, for VGG behind two fully connected layers."""
         return self.upper(activations).flatten(1)
 
 
@@ -173,7 +173,9 @@ def halves(model: nn.Module) -> tuple[nn.Sequential, nn.Sequential]:
         names = list(parts)
         below = [parts[name] for name in names[: names.index("avgpool")]]
         return nn.Sequential(*below), nn.Sequential(parts["avgpool"], nn.Flatten())
-    if isinstance(parts.get("features"), nn.Sequential) and isinstance(parts.get("classifier"), nn.Sequential | nn.Linear):
+    if isinstance(parts.get("features"), nn.Sequential) and isinstance(
+        parts.get("classifier"), nn.Sequential | nn.Linear
+    ):
         features, head = [*parts["features"].children()], parts["classifier"]
         pooled = [features.pop()] if isinstance(features[-1], nn.MaxPool2d) else []  # VGG's relu5_3 is before the pool
         if not isinstance(features[-1], nn.Module) or type(model).__name__ == "DenseNet":
@@ -185,8 +187,8 @@ def halves(model: nn.Module) -> tuple[nn.Sequential, nn.Sequential]:
         pool = parts.get("avgpool", nn.AdaptiveAvgPool2d(1))
         return nn.Sequential(*features), nn.Sequential(*pooled, pool, *flat, *layers[:-1])
     raise UserError(
-        f"cannot cut a {type(model).__name__} into trunk and head; use a ResNet, VGG, DenseNet, EfficientNet, MobileNet or "
-        "ConvNeXt of torchvision, or a CNN of timm as 'timm/NAME'"
+        f"cannot cut a {type(model).__name__} into trunk and head; use a ResNet, VGG, DenseNet, EfficientNet, "
+        "MobileNet or ConvNeXt of torchvision, or a CNN of timm as 'timm/NAME'"
     )
 
 

@@ -61,7 +61,9 @@ def load_model(name: str, classes: Sequence[type[Any]]) -> Any:  # noqa: ANN401
     try:
         model.load_state_dict(load_file(weights_file))
     except (RuntimeError, SafetensorError) as error:
-        raise UserError(f"{weights_file} does not hold the weights of a {architecture}: {str(error).splitlines()[0]}") from error
+        raise UserError(
+            f"{weights_file} does not hold the weights of a {architecture}: {str(error).splitlines()[0]}"
+        ) from error
     if not all(bool(torch.isfinite(value).all()) for value in model.state_dict().values()):
         raise UserError(f"{weights_file} holds NaN or infinity; train the model again")
     return model.eval()

@@ -70,7 +70,9 @@ def read_json(path: Path, *keys: str) -> dict[str, Any]:
         UserError: There is no such file, it is not JSON, or a key is missing.
     """
     if not path.is_file():
-        raise UserError(f"{path} is missing; for the embedded world make it with: mmcam scenes --out {path.parent.parent}")
+        raise UserError(
+            f"{path} is missing; for the embedded world make it with: mmcam scenes --out {path.parent.parent}"
+        )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:

@@ -1,8 +1,8 @@
 """How good a shipped model is, on scenes of any fresh seed: what it says, and whether its maps point at what it says.
 
-A map *hits* if the peak of the map at the picture's size lies inside the exact mask of the things that the word is about.
-Beside every method stand the rows that know nothing of the word: the picture's centre, a random place, the norm of the
-activations, and the same maps with the sign flipped. A method that does not beat them explains nothing.
+A map *hits* if the peak of the map at the picture's size lies inside the exact mask of the things that the word is
+about. Beside every method stand the rows that know nothing of the word: the picture's centre, a random place, the norm
+of the activations, and the same maps with the sign flipped. A method that does not beat them explains nothing.
 """
 
 from abc import ABC, abstractmethod
@@ -50,7 +50,6 @@ class Pointing:
         hits: Peaks inside the right thing.
         others: Peaks inside another thing.
         heavier: Maps with more mass in the right thing than in any other one.
-        counted: Maps.
     """
 
     hits: list[bool] = field(default_factory=list)
@@ -58,7 +57,11 @@ class Pointing:
     heavier: list[bool] = field(default_factory=list)
 
     def add(
-        self, place: tuple[int, int], right: Bool[np.ndarray, "h w"], wrong: Bool[np.ndarray, "n h w"], map: Float[Tensor, "h w"] | None
+        self,
+        place: tuple[int, int],
+        right: Bool[np.ndarray, "h w"],
+        wrong: Bool[np.ndarray, "n h w"],
+        map: Float[Tensor, "h w"] | None,
     ) -> None:
         """Count one map.
 
@@ -114,9 +117,9 @@ class PointingTable:
             masks: Of all things of the scene.
             about: Which things the word means.
         """
-        right = masks[list(about)].any(0)
+        right = np.logical_or.reduce(masks[list(about)])
         wrong = np.delete(masks, list(about), axis=0)
-        h, w = right.shape
+        h, w = masks.shape[1:]
         for method, explanation in explanations.items():
             place = explanation.peaks()[row]
             self._row(method).add(place, right, wrong, explanation.upsample()[row])

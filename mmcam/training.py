@@ -1,7 +1,7 @@
 """Training any model by one loop: seeded, resumable after a kill, with learning curves.
 
-An epoch's random numbers depend on the seed and the epoch's number only, so a run that was killed and resumed ends with the
-same weights as one that was not.
+An epoch's random numbers depend on the seed and the epoch's number only, so a run that was killed and resumed ends with
+the same weights as one that was not.
 """
 
 import csv
@@ -70,7 +70,7 @@ def train(recipe: Recipe, out: Path, device: torch.device, *, amp: bool = False,
 
     Args:
         recipe: What to train.
-        out: Gets `config.json` and `model.safetensors`, `curves.csv`, `curves.png`; `checkpoint.pt` until it is finished.
+        out: Gets `config.json`, `model.safetensors`, `curves.csv`, `curves.png`; `checkpoint.pt` until it is finished.
         device: Where to train.
         amp: Compute the forward in bfloat16 where that is safe.
         stop_after: Stop after so many epochs of this call, as a kill would.
@@ -104,7 +104,9 @@ def train(recipe: Recipe, out: Path, device: torch.device, *, amp: bool = False,
         loader = DataLoader(data, recipe.batch_size, shuffle=True, drop_last=True, collate_fn=recipe.collate)
         model.train()
         total = 0.0
-        for step, batch in enumerate(progress := tqdm(loader, desc=f"epoch {epoch + 1}/{recipe.epochs}", mininterval=5)):
+        for step, batch in enumerate(
+            progress := tqdm(loader, desc=f"epoch {epoch + 1}/{recipe.epochs}", mininterval=5)
+        ):
             _set_rates(optimiser, (epoch * steps + step) / (recipe.epochs * steps))
             with torch.autocast(device.type, torch.bfloat16, enabled=amp):
                 loss = recipe.loss(model, _move(batch, device))
@@ -121,7 +123,10 @@ def train(recipe: Recipe, out: Path, device: torch.device, *, amp: bool = False,
         row = {"epoch": epoch + 1, "loss": total / steps, "seconds": time.monotonic() - began}
         curves.append(row | recipe.measure(model, device))
         logger.info("%s", " ".join(f"{name} {value:.4g}" for name, value in curves[-1].items()))
-        _write(checkpoint, {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "curves": curves, **_key(recipe)})
+        _write(
+            checkpoint,
+            {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "curves": curves, **_key(recipe)},
+        )
         _draw(curves, out)
     save_model(model.cpu(), out)
     checkpoint.unlink(missing_ok=True)
@@ -131,7 +136,11 @@ def train(recipe: Recipe, out: Path, device: torch.device, *, amp: bool = False,
 def _set_rates(optimiser: torch.optim.Optimizer, done: float) -> None:
     """Linear warm-up over the first twentieth of the run, then a cosine to zero; `done` is from 0 to 1."""
     warm = 0.05
-    factor = done / warm if done < warm else 0.5 * (1 + torch.cos(torch.tensor((done - warm) / (1 - warm) * torch.pi)).item())
+    factor = (
+        done / warm
+        if done < warm
+        else 0.5 * (1 + torch.cos(torch.tensor((done - warm) / (1 - warm) * torch.pi)).item())
+    )
     for group in optimiser.param_groups:
         group["lr"] = group["peak"] * max(factor, 1e-3)
 
@@ -145,9 +154,15 @@ def _key(recipe: Recipe) -> dict[str, Any]:
 def _read(checkpoint: Path, recipe: Recipe) -> dict[str, Any]:
     saved = torch.load(checkpoint, weights_only=True)
     now = _key(recipe)["recipe"]
-    changed = [f"{k}: {saved['recipe'].get(k)!r} → {now.get(k)!r}" for k in sorted({*now, *saved["recipe"]}) if saved["recipe"].get(k) != now.get(k)]
+    changed = [
+        f"{k}: {saved['recipe'].get(k)!r} → {now.get(k)!r}"
+        for k in sorted({*now, *saved["recipe"]})
+        if saved["recipe"].get(k) != now.get(k)
+    ]
     if changed:
-        raise UserError(f"{checkpoint} is of another recipe ({'; '.join(changed)}); train into another folder or delete it")
+        raise UserError(
+            f"{checkpoint} is of another recipe ({'; '.join(changed)}); train into another folder or delete it"
+        )
     return saved
 
 

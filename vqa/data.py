@@ -35,7 +35,12 @@ class VqaV2:
     """
 
     def __init__(
-        self, pictures: Path, questions: Path, annotations: Path | None, file_name: str = "{:d}.png", limit: int | None = None
+        self,
+        pictures: Path,
+        questions: Path,
+        annotations: Path | None,
+        file_name: str = "{:d}.png",
+        limit: int | None = None,
     ) -> None:
         """Read questions and annotations.
 
@@ -56,11 +61,15 @@ class VqaV2:
                 answers[row["question_id"]] = row["multiple_choice_answer"]
             without = [row["question_id"] for row in rows if row["question_id"] not in answers]
             if without:
-                raise UserError(f"{annotations}: {len(without)} questions have no annotation, the first is {without[0]}")
+                raise UserError(
+                    f"{annotations}: {len(without)} questions have no annotation, the first is {without[0]}"
+                )
         number = {image: i for i, image in enumerate(list(dict.fromkeys(row["image_id"] for row in rows))[:limit])}
         self.paths = [pictures / file_name.format(image) for image in number]
         self.asked = [
-            Asked(str(row["question_id"]), number[row["image_id"]], row["question"], answers.get(row["question_id"], ""))
+            Asked(
+                str(row["question_id"]), number[row["image_id"]], row["question"], answers.get(row["question_id"], "")
+            )
             for row in rows
             if row["image_id"] in number
         ]

@@ -44,8 +44,10 @@ def write_easy_vqa(folder: Path) -> Path:
             ten = [{"answer": answer, "answer_confidence": "yes", "answer_id": k} for k in range(1, 11)]
             annotations.append({**key, "multiple_choice_answer": answer, "answers": ten})
         head = {"info": {"description": f"easy-VQA, split {split}"}, "data_type": "easy", "data_subtype": split}
-        names = {f"v2_OpenEnded_easy_{split}_questions": {**head, "questions": asked},
-                 f"v2_easy_{split}_annotations": {**head, "annotations": annotations}}
+        names = {
+            f"v2_OpenEnded_easy_{split}_questions": {**head, "questions": asked},
+            f"v2_easy_{split}_annotations": {**head, "annotations": annotations},
+        }
         for name, content in names.items():
             (folder / "annotations" / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
     return folder

@@ -48,14 +48,15 @@ class VQAModel(nn.Module, ABC):
         self, images: Float[Tensor, "b 3 x y"], words: Int[Tensor, "b t"], lengths: Int[Tensor, " b"]
     ) -> Float[Tensor, "b a"]:
         """One logit an answer."""
-        return self.answer(*self.backbone.trunk(images), self.listen(words, lengths))
+        activations, memo = self.backbone.trunk(images)
+        return self.answer(activations, memo, self.listen(words, lengths))
 
 
 class NormProduct(VQAModel, PyTorchModelHubMixin, library_name="mmcam", license="apache-2.0"):
     """Deeper LSTM-Q + norm-I (Antol et al., arXiv 1505.00468; the model that the Grad-CAM paper explains).
 
-    The image vector, scaled to length 1, and the question vector (cell and hidden states of both LSTM layers) go through a
-    tanh layer each; their product is the input of a linear classifier over answers.
+    The image vector, scaled to length 1, and the question vector (cell and hidden states of both LSTM layers) go
+    through a tanh layer each; their product is the input of a linear classifier over answers.
     """
 
     def __init__(
@@ -88,7 +89,9 @@ class NormProduct(VQAModel, PyTorchModelHubMixin, library_name="mmcam", license=
 
     def listen(self, words: Int[Tensor, "b t"], lengths: Int[Tensor, " b"]) -> Float[Tensor, "b q"]:
         """Cell and hidden states of both layers after the last word."""
-        _, (h, c) = self.lstm(pack_padded_sequence(self.hear(words), lengths.cpu(), batch_first=True, enforce_sorted=False))
+        _, (h, c) = self.lstm(
+            pack_padded_sequence(self.hear(words), lengths.cpu(), batch_first=True, enforce_sorted=False)
+        )
         return torch.cat([c[0], h[0], c[1], h[1]], 1)
 
     def answer(
@@ -102,10 +105,10 @@ class NormProduct(VQAModel, PyTorchModelHubMixin, library_name="mmcam", license=
 class StackedAttention(VQAModel, PyTorchModelHubMixin, library_name="mmcam", license="apache-2.0"):
     """Stacked attention (after Yang et al., arXiv 1511.02274), made to be explained and able to count.
 
-    Look j asks with (q, r), made of the question and of where the earlier looks went: a(x) = softmax(q·A(x) + r·P(x)). What
-    the last look saw is read off *linearly*, so the α of an answer that names a thing is that answer's row, as in CAM. Beside
-    that, densities asked for by the question are summed over places (how many?), and a small network joins question, places
-    and sums (where, whether, how many).
+    Look j asks with (q, r), made of the question and of where the earlier looks went: a(x) = softmax(q·A(x) + r·P(x)).
+    What the last look saw is read off *linearly*, so the α of an answer that names a thing is that answer's row, as in
+    CAM. Beside that, densities asked for by the question are summed over places (how many?), and a small network joins
+    question, places and sums (where, whether, how many).
 
     Differs from the paper: dot-product attention instead of a tanh layer, places, densities.
     """
@@ -147,7 +150,9 @@ class StackedAttention(VQAModel, PyTorchModelHubMixin, library_name="mmcam", lic
 
     def listen(self, words: Int[Tensor, "b t"], lengths: Int[Tensor, " b"]) -> Float[Tensor, "b q"]:
         """The LSTM's state after the last word."""
-        _, (h, _) = self.lstm(pack_padded_sequence(self.hear(words), lengths.cpu(), batch_first=True, enforce_sorted=False))
+        _, (h, _) = self.lstm(
+            pack_padded_sequence(self.hear(words), lengths.cpu(), batch_first=True, enforce_sorted=False)
+        )
         return h[0]
 
     def answer(

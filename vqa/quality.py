@@ -15,9 +15,9 @@ from vqa.task import VQATask
 class VQAQuality(Quality):
     """Figures of a VQA model on fresh scenes.
 
-    `accuracy` over all questions and by form; `accuracy_question_only` of a second model of the same architecture that was
-    trained without pictures (`blind`). `answer_pointing`: right answers about things, in pictures with two or more things;
-    `answer_pointing_what` only those that name a thing ("what is left of the train?").
+    `accuracy` over all questions and by form; `accuracy_question_only` of a second model of the same architecture that
+    was trained without pictures (`blind`). `answer_pointing`: right answers about things, in pictures with two or more
+    things; `answer_pointing_what` only those that name a thing ("what is left of the train?").
     """
 
     def __init__(self, blind: str | None = None, each: int = 6) -> None:
@@ -39,10 +39,14 @@ class VQAQuality(Quality):
         blind: list[bool] = []
         for some in pictured(seed, limit):
             rows = [(i, question) for i, (scene, _, _) in enumerate(some) for question in questions(scene, self.each)]
-            samples = [Sample(some[i][1], f"{some[i][0].key}/{n}", question.text) for n, (i, question) in enumerate(rows)]
+            samples = [
+                Sample(some[i][1], f"{some[i][0].key}/{n}", question.text) for n, (i, question) in enumerate(rows)
+            ]
             batch = task.collate(samples)
             if self.blind is not None:
-                batch_blind = self.blind.collate([Sample(Image.new("RGB", s.image.size, "grey"), s.id, s.text) for s in samples])
+                batch_blind = self.blind.collate(
+                    [Sample(Image.new("RGB", s.image.size, "grey"), s.id, s.text) for s in samples]
+                )
                 guesses = self.blind.answers(batch_blind)
                 blind += [guess == question.answer for guess, (_, question) in zip(guesses, rows, strict=True)]
             for (i, question), explanations in zip(rows, with_baselines(task, batch), strict=True):

@@ -24,8 +24,8 @@ MODELS: dict[str, type[Any]] = {"NormProduct": NormProduct, "StackedAttention": 
 class VQARecipe(Recipe):
     """Train a VQA model as a classifier of the common answers.
 
-    With `trunk_rate` 0 the trunk stays frozen and its activations are computed once and kept in memory (float16); otherwise
-    it learns along, from pixels.
+    With `trunk_rate` 0 the trunk stays frozen and its activations are computed once and kept in memory (float16);
+    otherwise it learns along, from pixels.
     """
 
     def __init__(
@@ -131,7 +131,9 @@ class VQARecipe(Recipe):
         model.backbone.eval()  # frozen also in its batch statistics
         return model.answer(pictures.float(), {}, model.listen(words, lengths))
 
-    def _questions(self, split: str, limit: int | None, model: VQAModel, device: torch.device, *, frozen: bool) -> "_Questions":
+    def _questions(
+        self, split: str, limit: int | None, model: VQAModel, device: torch.device, *, frozen: bool
+    ) -> "_Questions":
         data = self._read(split, limit)
         known = {answer: i for i, answer in enumerate(model.answers)}
         kept = [question for question in data.asked if split != self.train_split or question.answer in known]

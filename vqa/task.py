@@ -16,8 +16,8 @@ from vqa.models import VQAModel, load
 class VQATask(Task):
     """Explain the answers to questions: the model's best ones, or those that the user gives.
 
-    Differs from the paper's code: an answer that the model does not know is an error, never silently another answer; and a
-    question's word that it does not know is one too.
+    Differs from the paper's code: an answer that the model does not know is an error, never silently another answer;
+    and a question's word that it does not know is one too.
     """
 
     def __init__(self, model: str | VQAModel, top_k: int = 1) -> None:

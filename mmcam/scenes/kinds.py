@@ -21,10 +21,10 @@ class Kind:
 
 
 _TABLE = {
-    "animal": "dog dogs 🐕, cat cats 🐈, horse horses 🐎, sheep sheep 🐑, cow cows 🐄, elephant elephants 🐘, bear bears 🐻, "
-    "bird birds 🐦, zebra zebras 🦓, giraffe giraffes 🦒",
-    "food": "pizza pizzas 🍕, banana bananas 🍌, apple apples 🍎, orange oranges 🍊, carrot carrots 🥕, broccoli broccolis 🥦, "
-    "sandwich sandwiches 🥪, donut donuts 🍩, cake cakes 🍰",
+    "animal": "dog dogs 🐕, cat cats 🐈, horse horses 🐎, sheep sheep 🐑, cow cows 🐄, elephant elephants 🐘, "
+    "bear bears 🐻, bird birds 🐦, zebra zebras 🦓, giraffe giraffes 🦒",
+    "food": "pizza pizzas 🍕, banana bananas 🍌, apple apples 🍎, orange oranges 🍊, carrot carrots 🥕, "
+    "broccoli broccolis 🥦, sandwich sandwiches 🥪, donut donuts 🍩, cake cakes 🍰",
     "vehicle": "bicycle bicycles 🚲, car cars 🚗, motorcycle motorcycles 🏍, airplane airplanes ✈, bus buses 🚌, "
     "train trains 🚆, truck trucks 🚚, boat boats ⛵",
     "furniture": "chair chairs 🪑, couch couches 🛋, bed beds 🛏, toilet toilets 🚽",
@@ -35,7 +35,9 @@ _TABLE = {
 }
 
 KINDS: tuple[Kind, ...] = tuple(
-    Kind(*entry.split()[:2], group, entry.split()[2]) for group, entries in _TABLE.items() for entry in entries.split(", ")
+    Kind(name, plural, group, character)
+    for group, entries in _TABLE.items()
+    for name, plural, character in map(str.split, entries.split(", "))
 )
 NAMES: tuple[str, ...] = tuple(kind.name for kind in KINDS)
 GROUPS: tuple[str, ...] = tuple(_TABLE)

@@ -13,6 +13,7 @@ judged by the milder `holds`.
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from random import Random
 
 from mmcam.scenes.kinds import BY_NAME, GROUPS, KINDS, NAMES, NUMBERS
@@ -25,7 +26,7 @@ PHRASES = {
     "below": ("below", "under"),
 }
 _SIDES = {"left": "left of", "right": "right of", "above": "above", "below": "below"}
-_NOUNS = {kind.name: (kind.name, False) for kind in KINDS} | {
+NOUNS = {kind.name: (kind.name, False) for kind in KINDS} | {
     kind.plural: (kind.name, True) for kind in KINDS if kind.plural != kind.name
 }
 
@@ -140,9 +141,9 @@ def statements(words: tuple[str, ...] | list[str]) -> list[Statement] | None:
     rest = list(words)
     position = 0
     while rest:
-        if len(rest) < 2 or rest[1] not in _NOUNS:
+        if len(rest) < 2 or rest[1] not in NOUNS:
             return None
-        kind, plural = _NOUNS[rest[1]]
+        kind, plural = NOUNS[rest[1]]
         article = rest[0] in ("a", "an")
         if not article and rest[0] not in NUMBERS[2:]:
             return None
@@ -193,7 +194,7 @@ def meant(words: tuple[str, ...] | list[str], scene: Scene) -> dict[int, tuple[i
     for s in said:
         if len(things[s.word]) < 1 or (s.number > 1 and len(things[s.word]) != s.number):
             return None
-    for s, other in zip(said, said[1:], strict=False):
+    for s, other in pairwise(said):
         if s.relation is None:
             continue
         pairs = [
@@ -323,5 +324,9 @@ def _relation(scene: Scene, random: Random) -> Question | None:
         return None
     yes = random.random() < 0.5
     # The false relation is the opposite one or one of the other axis, each as clearly false as the true one is true.
-    asked = true if yes else random.choice([r for r in PHRASES if r != true and not holds(r, scene.things[i], scene.things[j])])
+    asked = (
+        true
+        if yes
+        else random.choice([r for r in PHRASES if r != true and not holds(r, scene.things[i], scene.things[j])])
+    )
     return Question(f"is the {a} {_SIDES[asked]} the {b} ?", "yes" if yes else "no", (i, j), "relation")

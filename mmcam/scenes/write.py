@@ -33,7 +33,9 @@ def scenes(seed: int, split: str, count: int, start: int = 0) -> Iterator[Scene]
     return (make_scene(seed, split, index, sizes) for index in range(start, start + count))
 
 
-def write(folder: Path, split: str, count: int, *, seed: int = 0, captions_each: int = 5, questions_each: int = 12) -> Path:
+def write(
+    folder: Path, split: str, count: int, *, seed: int = 0, captions_each: int = 5, questions_each: int = 12
+) -> Path:
     """Write one split of a world.
 
     Args:
@@ -91,14 +93,13 @@ def write(folder: Path, split: str, count: int, *, seed: int = 0, captions_each:
     licences = [{"id": 1, "name": "CC BY-SA 4.0 (pictures made of OpenMoji)", "url": "https://openmoji.org"}]
     categories = [{"id": i, "name": kind.name, "supercategory": kind.group} for i, kind in enumerate(KINDS, start=1)]
     head = {"info": info, "licenses": licences}
+    vqa = {**head, "data_type": "scenes", "data_subtype": split}
     files: dict[str, dict[str, Any]] = {
         f"captions_{split}": {**head, "images": images, "annotations": sentences},
         f"instances_{split}": {**head, "images": images, "annotations": instances, "categories": categories},
-        f"v2_OpenEnded_scenes_{split}_questions": {
-            **head, "task_type": "Open-Ended", "data_type": "scenes", "data_subtype": split, "questions": asked,
-        },
-        f"v2_scenes_{split}_annotations": {**head, "data_type": "scenes", "data_subtype": split, "annotations": answers},
-    }  # fmt: skip
+        f"v2_OpenEnded_scenes_{split}_questions": {**vqa, "task_type": "Open-Ended", "questions": asked},
+        f"v2_scenes_{split}_annotations": {**vqa, "annotations": answers},
+    }
     for name, content in files.items():
         (annotations / f"{name}.json").write_text(json.dumps(content))
     return folder
