@@ -65,8 +65,9 @@ def explain_activations(
     if any(parameter.is_inference() for parameter in task.parameters()):
         raise UserError("expected a model that allows gradients, got one made under inference_mode; make it outside")
     with torch.inference_mode(False), _evaluating(task):
-        scores, signed = _maps(task, activations, batch.to(activations.device), targets.to(activations.device), method)
-    return _explanations(task, batch, targets, method, scores, signed)
+        activations, device = activations.detach(), activations.device
+        scores, signed = _maps(task, activations, batch.to(device), targets.to(device), method)
+        return _explanations(task, batch, targets, method, scores, signed)
 
 
 def _maps(

@@ -404,16 +404,14 @@ def disturbed(task):
 
 
 @devices
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["grad_cam", "hires_cam"])
 @pytest.mark.parametrize("how", WAYS)
 @pytest.mark.parametrize("name", TASKS)
 def test_nothing_of_the_model_or_the_surroundings_changes(name, how, method, device):
     task, batch = disturbed(make(name, device, how=how)), pictures(3, device)
     images = batch.images.clone()
-    explain(task, batch, ragged((2, 3, 0)), method)  # CUDA makes its handles on the first call
     with untouched(task):
         explain(task, batch, ragged((2, 3, 0)), method)
-        explain(task, batch, method=method)
         list(explain_all(task, [batch], method))
     assert torch.equal(batch.images, images)
     assert batch.memo == {}
@@ -463,22 +461,29 @@ def test_training_goes_on_within_the_same_autocast():
 
 
 @pytest.mark.parametrize("how", WAYS)
-@pytest.mark.parametrize("name", TASKS)
-@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+@pytest.mark.parametrize("name", ["classifier", "answerer", "attention", "lstm"])
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_the_callers_grad_mode_does_not_matter(name, how, context):
     task = make(name, how=how)
+    torch.manual_seed(1)
     expected = explain(task, pictures(), ragged())
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     with context():
-        torch.manual_seed(0)
         batch, targets = pictures(), ragged()  # made in that mode
         found = explain(task, batch, targets)
-        _, twice = explain(task, batch), explain_activations(task, task.trunk(batch), batch, targets)
-    torch.manual_seed(0)
-    assert same_maps(found, explain(task, pictures(), ragged()))
-    assert same_maps(found, twice)
-    assert not any(e.signed.requires_grad or e.signed.is_inference() or e.scores.is_inference() for e in found)
-    assert len(found) == len(expected)
+        twice = explain_activations(task, task.trunk(batch), batch, targets)
+    assert same_maps(found, expected)
+    assert same_maps(twice, expected)
+    for e in (*found, *twice):
+        assert not any(x.requires_grad or x.is_inference() for x in (e.signed, e.scores))
+
+
+def test_activations_may_have_a_graph():
+    task, batch, targets = make("convolved"), pictures(), ragged()
+    expected = explain(task, batch, targets)
+    found = explain_activations(task, task.trunk(batch), batch, targets)
+    assert same_maps(found, expected)
+    assert not any(explanation.signed.requires_grad for explanation in found)
 
 
 def test_a_model_made_in_inference_mode_is_refused():
