@@ -1,0 +1,343 @@
+"""`mmcam explain`: pictures in; a table, a strip and a JSON file a picture out, and the raw maps of all if wanted."""
+
+import logging
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from itertools import count as count_from
+from itertools import groupby, product
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from jsonargparse import ArgumentParser, Namespace
+
+from mmcam.errors import UserError, unknown
+from mmcam.verbs import add_model, add_texts, check_text, overrides_of, print_config, table, text_of
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from mmcam.explanation import Explanation
+    from mmcam.store import MapWriter
+    from mmcam.task import Sample, Targets, Task
+
+logger = logging.getLogger(__name__)
+
+EPILOG = """\
+Any key of the configuration can be set: --task.init_args.beam=3. A class of your own (class_path: my_task.MyTask) is
+found in the folder that you stand in. Pictures that cannot be read are listed at the end, and the exit code is 1.
+
+examples:
+  mmcam explain photo.jpg                               a caption, one map a word
+  mmcam explain photo.jpg --caption "a dog on a bench" --words dog --words "a bench" --sentence
+  mmcam explain photos/ --question "what is above the dog?" --out runs/dog
+  mmcam explain "photos/**/*.jpg" --config classification/scenes --class "dog, cat" --hdf5
+  mmcam explain photo.jpg --config my.yaml --layer layer3 --method hires_cam --device cuda"""
+
+Scale = Literal["own", "joint", "none"]
+LARGEST_DRAWN = 1024  # pixels a side; a panel has 224
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the verb's options."""
+    parser.epilog = EPILOG
+    parser.add_argument("pictures", nargs="*", type=str, help='pictures, folders, or globs such as "photos/**/*.jpg"')
+    add_model(parser, "the shipped one that fits: captioning/scenes, vqa/scenes or classification/scenes")
+    parser.add_argument("--question", action="append", type=str, help="asked of every picture; may be repeated")
+    add_texts(parser)
+    parser.add_argument("--words", action="append", type=str, help="explain only this word or phrase; may be repeated")
+    parser.add_argument("--sentence", action="store_true", help="explain the whole sentence too, in one map")
+    parser.add_argument("--method", type=str, default="grad_cam", help="grad_cam, hires_cam … (default: grad_cam)")
+    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="pictures at a time (default: 8)")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures")
+    parser.add_argument("--out", type=Path, default=Path("runs/explain"), metavar="DIR", help="(default: runs/explain)")
+    parser.add_argument("--hdf5", action="store_true", help="write the raw maps of all pictures to DIR/maps.h5 too")
+    parser.add_argument(
+        "--scale",
+        type=Scale,
+        default="own",
+        help="divide each map by its own maximum, all of a picture by their joint one, or none (default: own)",
+    )
+    parser.add_argument("--colours", type=str, default="jet", help="a colour map of matplotlib (default: jet)")
+
+
+def run(arguments: Namespace) -> int:
+    """Explain the pictures, and report those that could not be read."""
+    from mmcam.load import default_config, load_task
+
+    text, questions = text_of(arguments), arguments.question or [""]
+    for question in arguments.question or []:
+        check_text("--question", question)
+    for words in arguments.words or []:
+        check_text("--words", words)
+    for option, number in (("--batch-size", arguments.batch_size), ("--limit", arguments.limit)):
+        if number is not None and number < 1:
+            raise UserError(f"{option}: expected 1 or more, got {number}")
+    config = arguments.config or default_config(questions[0], arguments["class"] or "")
+    overrides = overrides_of(arguments)
+    if arguments.print_config:
+        print_config(config, overrides)
+        return 0
+    failures: list[str] = []
+    paths = _find(arguments.pictures, failures)[: arguments.limit]
+    asked = [
+        (path, f"{name}-q{number}" if len(questions) > 1 else name, question)
+        for path, name in zip(paths, names(paths), strict=True)
+        for number, question in enumerate(questions, 1)
+    ]
+    phrases = Phrases(arguments.words or [])
+    done = 0
+    if asked:
+        task = load_task(config, **{"device": arguments.device, **overrides})
+        with ExitStack() as stack:
+            maps = None
+            for samples in _batches(asked, arguments.batch_size, failures):
+                explained = explain_batch(task, samples, text, phrases, arguments.sentence, arguments.method)
+                if arguments.caption:
+                    explained = [replace(one, explanation=replace(one.explanation, prompt=text)) for one in explained]
+                if arguments.hdf5:
+                    maps = maps or stack.enter_context(_writer(arguments, config, overrides, task))
+                    maps.append([one.explanation for one in explained], [one.ids for one in explained])
+                for sample, one in zip(samples, explained, strict=True):
+                    print(report(one, sample.image, arguments.out, arguments.scale, arguments.colours), flush=True)
+                done += len(samples)
+        phrases.check()
+    for failure in failures:
+        print(f"mmcam explain: {failure}", file=sys.stderr)
+    if not done:
+        return 2
+    if failures:
+        print(f"mmcam explain: {len(failures)} failed, {done} done", file=sys.stderr)
+    print(arguments.out / "maps.h5" if arguments.hdf5 else arguments.out)
+    return 1 if failures else 0
+
+
+class Phrases:
+    """The words and phrases that the user wants explained (all words if none), and which have been met."""
+
+    def __init__(self, phrases: Sequence[str]) -> None:
+        self.phrases = [" ".join(phrase.casefold().split()) for phrase in phrases]
+        self._met: set[str] = set()
+        self._heard: set[str] = set()
+
+    def spans(self, words: Sequence[str]) -> list[tuple[int, int]]:
+        """Find them among the words of one picture, as half-open ranges; each range will be one row."""
+        ends = range(1, len(words) + 1)
+        if not self.phrases:
+            return [(end - 1, end) for end in ends]
+        self._heard.update(words)
+        found = [
+            (start, end)
+            for phrase in self.phrases
+            for end in ends
+            for start in range(end)
+            if " ".join(words[start:end]).casefold() == phrase
+        ]
+        self._met |= {" ".join(words[start:end]).casefold() for start, end in found}
+        return found
+
+    def check(self) -> None:
+        """Complain about phrases that were met nowhere.
+
+        Raises:
+            UserError: None was met at all; where some were, the others may well be missing, and are logged.
+        """
+        missing = [phrase for phrase in self.phrases if phrase not in self._met]
+        if missing and not self._met:
+            raise unknown("word in what was said", missing[0], self._heard)
+        for phrase in missing:
+            logger.warning("%r was said of no picture", phrase)
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One sample's explanation, the ids of its rows (-1 for a row of several), and all that was said of it."""
+
+    explanation: "Explanation"
+    ids: list[int]
+    said: str
+
+
+def explain_batch(
+    task: "Task", samples: "Sequence[Sample]", text: str, phrases: Phrases, sentence: bool, method: str
+) -> list[Explained]:
+    """Explain what the user wants of some samples.
+
+    Args:
+        task: The task, in eval mode.
+        samples: The samples.
+        text: Caption, answer or class to explain; "" for what the model says itself.
+        phrases: Which words of it.
+        sentence: Give the whole of it a row too.
+        method: Name of a function in `mmcam.cam`.
+
+    Returns:
+        One a sample.
+
+    Raises:
+        UserError: A name or word is unknown, the task takes no question, or no score depends on the layer.
+    """
+    import torch
+
+    from mmcam.doctor import depends_on_layer
+    from mmcam.engine import check, explain_activations
+
+    batch = task.collate(samples)
+    if samples[0].text and not any(batch.texts):
+        raise UserError(
+            f"{type(task).__name__} takes no question, got {samples[0].text!r}; use a config such as vqa/scenes"
+        )
+    targets = task.given([text] * len(batch), batch) if text else None
+    batch = batch.to(task.device)
+    with torch.no_grad():
+        activations = task.trunk(batch)
+        check(activations, batch, task.layer)
+        targets = (task.predict(activations, batch) if targets is None else targets).to(activations.device)
+    said = [" ".join(words) for words in targets.words]
+    whole = [[(0, len(words))] if sentence and len(words) > 1 else [] for words in targets.words]
+    targets = targets.merged([phrases.spans(words) + more for words, more in zip(targets.words, whole, strict=True)])
+    explanations = explain_activations(task, activations, batch, targets, method)
+    flags = {flag for explanation in explanations for flag in explanation.flags}
+    if flags == {"zero"} and not depends_on_layer(task, batch, targets):
+        raise UserError(f"no score depends on the layer {task.layer!r}: every map is zero; choose another with --layer")
+    ids = row_ids(targets)
+    return [Explained(*each) for each in zip(explanations, ids, said, strict=True)]
+
+
+def row_ids(targets: "Targets") -> list[list[int]]:
+    """The vocabulary, answer or class id of each row; -1 for a row made of several."""
+    if not targets.rows.numel():
+        return [[-1] * len(words) for words in targets.words]
+    single = (targets.rows != 0).sum(-1) == 1  # (b, r)
+    place = (targets.rows != 0).int().argmax(-1)  # (b, r)
+    ids = (
+        targets.ids.gather(1, place).where(single, -1).tolist() if targets.ids.numel() else [[] for _ in targets.words]
+    )
+    return [row[: len(words)] for row, words in zip(ids, targets.words, strict=True)]
+
+
+def report(one: Explained, image: "Image.Image", out: Path, scale: Scale, colours: str) -> str:
+    """Write the files of one picture, and say in a table what they show.
+
+    Args:
+        one: The explanation.
+        image: The picture.
+        out: The folder.
+        scale: As for `Explanation.overlay`.
+        colours: As for `Explanation.overlay`.
+
+    Returns:
+        The question or what was said, the table and the path of the strip.
+    """
+    from mmcam.explanation import file_name, where
+
+    explanation = one.explanation
+    explanation.save(out)
+    small, picture = _shrink(explanation, image)
+    title = explanation.prompt or one.said
+    strip = out / f"{file_name(explanation.id)}.png"
+    replace(small, prompt=title).overlay(picture, scale=scale, colours=colours).save(strip)
+    rows = [
+        (word, f"{score:.3f}", flag if flag else where(peak, small.size))
+        for word, score, flag, peak in zip(
+            small.words, small.scores.tolist(), explanation.flags, small.peaks(), strict=True
+        )
+    ]
+    shown = table(("word", "score", "where"), rows) if rows else f"  nothing to explain in {one.said!r}"
+    return f"{explanation.id}: {title}\n{shown}\n  {strip}"
+
+
+def names(paths: Sequence[Path]) -> list[str]:
+    """Name pictures so that no two are written to the same files: by stem, else with folders, else with suffix.
+
+    Args:
+        paths: The pictures, each once.
+
+    Returns:
+        One name a picture, in order; `file_name` of them differs, also where upper and lower case are the same.
+    """
+    from mmcam.explanation import file_name
+
+    def key(name: str) -> bytes:
+        return file_name(name).casefold().encode()[-90:]  # 100 are kept, and a question's number is still to come
+
+    found = [path.stem for path in paths]
+    depths = range(1, max((len(path.parts) for path in paths), default=0) + 1)
+    for last, depth in product(("stem", "name"), depths):
+        count = Counter(map(key, found))
+        found = [
+            name if count[key(name)] == 1 else "/".join([*path.parts[-depth:-1], getattr(path, last)])
+            for name, path in zip(found, paths, strict=True)
+        ]
+    taken: set[bytes] = set()
+    for i, name in enumerate(found):
+        readable = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # file names may be any bytes
+        found[i] = next(n for k in count_from(1) if key(n := readable if k == 1 else f"{readable}-{k}") not in taken)
+        taken.add(key(found[i]))
+    return found
+
+
+def _find(arguments: Sequence[str], failures: list[str]) -> list[Path]:
+    """List the pictures, each once; an argument that stands for none is a failure, not the end of the others."""
+    from mmcam.find import find_images
+
+    if not arguments:
+        return find_images(arguments)
+    found: dict[Path, Path] = {}
+    for argument in arguments:
+        try:
+            for path in find_images([argument]):
+                found.setdefault(path.resolve(), path)
+        except UserError as error:
+            failures.append(str(error))
+    return list(found.values())
+
+
+def _batches(asked: Sequence[tuple[Path, str, str]], size: int, failures: list[str]) -> "Iterator[list[Sample]]":
+    """Read pictures when their turn comes; one that cannot be read is a failure and leaves its place to the next."""
+    from mmcam.image import read_image
+    from mmcam.task import Sample
+
+    samples: list[Sample] = []
+    for path, group in groupby(asked, key=lambda one: one[0]):
+        try:
+            image = read_image(path)
+        except UserError as error:
+            failures.append(str(error))
+            continue
+        for _, name, question in group:
+            samples.append(Sample(image, name, question))
+            if len(samples) == size:
+                yield samples
+                samples = []
+    if samples:
+        yield samples
+
+
+def _shrink(explanation: "Explanation", image: "Image.Image") -> "tuple[Explanation, Image.Image]":
+    """Bring a large picture near a panel's size: maps of 12 million pixels need not be made to fill 224 of them."""
+    factor = min(1.0, LARGEST_DRAWN / max(image.size))
+    if factor == 1:
+        return explanation, image
+    width, height = (max(1, round(side * factor)) for side in image.size)
+    down, across = height / image.height, width / image.width
+    top, left, bottom, right = explanation.window
+    window = (top * down, left * across, bottom * down, right * across)
+    return replace(explanation, size=(height, width), window=window), image.resize((width, height))
+
+
+def _writer(arguments: Namespace, config: str, overrides: dict, task: "Task") -> "MapWriter":
+    from mmcam.load import resolve, weights_sha256
+    from mmcam.store import MapWriter
+    from mmcam.task import Task
+
+    return MapWriter(
+        arguments.out / "maps.h5",
+        config={"task": resolve(config, "task", Task, overrides)},
+        layer=task.layer,
+        method=arguments.method,
+        weights_sha256=weights_sha256(task),
+        overwrite=True,
+    )

@@ -1,0 +1,189 @@
+import json
+import re
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from mmcam import __version__, store
+from mmcam.errors import UserError
+from mmcam.explanation import Explanation
+from mmcam.store import MapReader, MapWriter
+
+
+def explanation(name="a", words=("a", "dog"), signed=None, **changes):
+    generator = torch.Generator().manual_seed(len(name))
+    signed = torch.randn(len(words), 3, 4, generator=generator) * 1e-5 if signed is None else signed
+    scores = torch.arange(len(words)) * -0.5
+    one = Explanation(name, "", tuple(words), scores, signed, (30, 40), (0.0, 0.0, 30.0, 40.0), "grad_cam", "conv2")
+    return replace(one, **changes)
+
+
+def write(path, *explanations, **options):
+    with MapWriter(path, config={"task": {"x": 1}}, layer="conv2", **options) as maps:
+        for one in explanations:
+            maps.append([one])
+    return path
+
+
+def test_what_is_written_is_read(tmp_path):
+    first = explanation("dog", prompt="where is it? – dort", window=(1.25, -2.5, 30.5, 33.3))
+    second, third = explanation("cat/é", ()), explanation("b", ("tiger cat", "…", "x"), size=(7, 30000))
+    path = tmp_path / "new folder" / "maps.h5"
+    with MapWriter(path, config={"task": {"x": [1, None]}}, layer="conv2", weights_sha256="ab") as maps:
+        maps.append([first, second], [[3, -1], []])
+        maps.append([third])
+        maps.append([])
+        assert not path.exists()
+    assert [file.name for file in path.parent.iterdir()] == ["maps.h5"]
+    with MapReader(path) as reader:
+        assert len(reader) == 3
+        assert reader.ids == ("dog", "cat/é", "b")
+        for one, other in zip((first, second, third), reader, strict=True):
+            for name in ("id", "prompt", "words", "size", "window", "method", "layer"):
+                assert getattr(one, name) == getattr(other, name)
+            assert torch.equal(one.scores, other.scores)
+            assert other.signed.dtype == torch.float32
+            peak = one.maps.flatten(1).amax(1)[:, None, None] if one.words else 0
+            assert bool(((one.maps - other.maps).abs() <= 1e-3 * peak).all())
+        assert reader["cat/é"].words == ()
+        assert reader[-1].id == "b"
+        assert reader.target_ids("dog") == [3, -1]
+        assert reader.target_ids(2) == [-1, -1, -1]
+        assert reader.attributes["config"] == {"task": {"x": [1, None]}}
+        assert reader.attributes["weights_sha256"] == "ab"
+        with pytest.raises(IndexError):
+            reader[3]
+        with pytest.raises(UserError, match=r"unknown id in .* 'dig': did you mean 'dog'"):
+            reader["dig"]
+
+
+def test_the_documented_table_is_that_of_a_real_file(tmp_path):
+    """The module's docstring lists every data set with its shape and type, and every attribute; no more, no less."""
+    names = {1: "1", 3: "M", 4: "M+1", 6: "N", 17: "h", 19: "w", 2: "2"}
+    ones = [explanation(name, ("u", "v"), torch.rand(2, 17, 19)) for name in "abc"]
+    found = {}
+    with h5py.File(write(tmp_path / "maps.h5", *ones)) as file:
+        for name, data in file.items():
+            text = h5py.check_string_dtype(data.dtype)
+            windows = {4: "4"} if name == "windows" else {}
+            shape = ", ".join((names | windows if axis else names)[size] for axis, size in enumerate(data.shape))
+            found[name] = (
+                f"({shape},)" if data.ndim == 1 else f"({shape})",
+                text.encoding if text else str(data.dtype),
+            )
+        attributes = set(file.attrs)
+    doc = store.__doc__
+    table = re.findall(r"^    /(\w+) +(\([^)]*\)) +([\w-]+)  ", doc, re.MULTILINE)
+    assert {name: (shape, dtype) for name, shape, dtype in table} == found
+    assert attributes == set(re.findall(r"`(\w+)`", doc.partition("attributes")[2].partition("ISO")[0]))
+
+
+def test_the_numbers_can_be_read_without_mmcam(tmp_path):
+    signed = torch.tensor([[[-3.0, 0.5], [2.0, 1.0]], [[4.0, 0.0], [0.0, -1.0]]])
+    with h5py.File(write(tmp_path / "maps.h5", explanation(signed=signed))) as file:
+        assert file["peaks"][:].tolist() == [2.0, 4.0]
+        assert file["maps"][:].tolist() == [[[0.0, 0.25], [1.0, 0.5]], [[1.0, 0.0], [0.0, 0.0]]]
+        assert file["offsets"][:].tolist() == [0, 2]
+        assert file["words"].asstr()[:].tolist() == ["a", "dog"]
+        assert (file.attrs["schema_version"], file.attrs["mmcam_version"]) == (1, __version__)
+        assert json.loads(file.attrs["config"]) == {"task": {"x": 1}}
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-8, 1.0, 1e6, 1e30])
+def test_no_digits_are_lost_at_any_scale(tmp_path, scale):
+    one = explanation(signed=torch.randn(2, 9, 9) * scale)
+    with MapReader(write(tmp_path / "maps.h5", one)) as reader:
+        error = (reader[0].maps - one.maps).abs().flatten(1).amax(1)
+    assert bool((error <= 1e-3 * one.maps.flatten(1).amax(1)).all())
+
+
+def test_flags_outlive_the_file(tmp_path):
+    nan, inf = float("nan"), float("inf")
+    values = [[1.0, -1.0], [0.0, 0.0], [-1.0, -2.0], [nan, 1.0], [inf, 1.0], [inf, -1.0], [-inf, 0.0]]
+    one = explanation(words=tuple("abcdefg"), signed=torch.tensor(values)[:, None])
+    with MapReader(write(tmp_path / "maps.h5", one)) as reader:
+        again = reader[0]
+        assert again.flags == one.flags
+        assert again.maps[[2, 6]].tolist() == [[[0.0, 0.0]]] * 2
+    with h5py.File(tmp_path / "maps.h5") as file:
+        assert file["flags"].asstr()[:].tolist() == list(one.flags)
+
+
+def test_a_file_without_pictures(tmp_path):
+    with MapReader(write(tmp_path / "maps.h5")) as reader:
+        assert len(reader) == 0
+        assert list(reader) == []
+
+
+def test_an_exception_leaves_nothing_and_keeps_what_was_there(tmp_path):
+    path = write(tmp_path / "maps.h5", explanation("old"))
+
+    def fail():
+        with MapWriter(path, config={}, layer="conv2", overwrite=True) as maps:
+            maps.append([explanation("new")])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert list(tmp_path.iterdir()) == [path]
+    with MapReader(path) as reader:
+        assert reader.ids == ("old",)
+
+
+def test_nothing_is_overwritten_unasked(tmp_path):
+    path = write(tmp_path / "maps.h5", explanation("old"))
+    with pytest.raises(UserError, match="exists already; pass overwrite=True"):
+        MapWriter(path, config={})
+    with MapReader(write(path, explanation("new"), overwrite=True)) as reader:
+        assert reader.ids == ("new",)
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ([explanation("a")], "holds 'a' already"),
+        ([explanation("b"), explanation("b")], "holds 'b' already"),
+        ([explanation("b", layer="conv1")], "holds layer and method .*conv2.*got .*conv1"),
+        ([explanation("b", method="hires_cam")], "hires_cam"),
+        ([explanation("b", signed=torch.rand(2, 4, 4))], r"holds maps of \(3, 4\), got \(4, 4\)"),
+    ],
+)
+def test_what_does_not_belong_is_refused_and_the_rest_stays(tmp_path, second, message):
+    path = tmp_path / "maps.h5"
+    with MapWriter(path, config={}, layer="conv2") as maps:
+        maps.append([explanation("a")])
+        with pytest.raises(UserError, match=message):
+            maps.append(second)
+    with MapReader(path) as reader:
+        assert reader.ids == ("a",)
+        assert len(reader["a"].words) == 2
+
+
+def test_target_ids_are_counted(tmp_path):
+    maps = MapWriter(tmp_path / "maps.h5", config={}, layer="conv2")
+    with maps, pytest.raises(UserError, match="one target id a word"):
+        maps.append([explanation()], [[1]])
+
+
+def test_files_that_are_no_maps(tmp_path):
+    path = tmp_path / "maps.h5"
+    with pytest.raises(UserError, match="there is no such file; mmcam explain --hdf5"):
+        MapReader(path)
+    path.write_text("no")
+    with pytest.raises(UserError, match="expected an HDF5 file"):
+        MapReader(path)
+    with h5py.File(path, "w") as file:
+        file["x"] = np.zeros(3)
+    with pytest.raises(UserError, match="schema version 1, got version None"):
+        MapReader(path)
+
+
+def test_many_rows_are_read_one_picture_at_a_time(tmp_path):
+    ones = [explanation(f"p{i}", ("w",) * (i % 5)) for i in range(120)]
+    with MapReader(write(tmp_path / "maps.h5", *ones)) as reader:
+        assert reader._dataset("maps").chunks == (256, 3, 4)
+        for i in (0, 1, 97, 119):
+            torch.testing.assert_close(reader[f"p{i}"].maps, ones[i].maps, rtol=1e-3, atol=1e-9)
