@@ -25,7 +25,7 @@ def decode(
 
     Returns:
         For each picture the numbers of its words, without start and end marks. Hypotheses are compared by their mean
-        log-probability a word, the end mark included.
+        log-probability a word, the end mark included, which must follow the last word that `length` allows.
     """
     b, words = len(activations), model.vocabulary
     forbidden = torch.tensor(words.encode([PAD, START, UNKNOWN]), device=activations.device)
@@ -38,10 +38,12 @@ def decode(
     total[:, 0] = 0
     over = torch.zeros(b, beam, dtype=torch.bool, device=activations.device)
     steps = torch.zeros(b, beam, device=activations.device)
-    for _ in range(length + 1):
+    for t in range(length + 1):
         state, out = model.step(state, heard)
         scores = model.readout(out).float().log_softmax(1).view(b, beam, -1)
         scores[..., forbidden] = -torch.inf
+        if t == length:
+            scores[..., :end] = scores[..., end + 1 :] = -torch.inf
         scores = torch.where(over[..., None], torch.full_like(scores, -torch.inf), scores)
         scores[..., end] = torch.where(over, 0.0, scores[..., end])  # a finished hypothesis waits, at no cost
         candidates = total[..., None] + scores
@@ -59,4 +61,4 @@ def decode(
         heard = word.flatten()
     best = (total / steps.clamp(min=1)).argmax(1)
     captions = said[torch.arange(b), best].tolist()
-    return [caption[: caption.index(end)] if end in caption else caption[:length] for caption in captions]
+    return [caption[: caption.index(end)] for caption in captions]

@@ -19,7 +19,8 @@ class _WordLogProbability(torch.autograd.Function):
 
     @staticmethod
     def forward(states: Tensor, weight: Tensor, bias: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
-        logits = torch.nn.functional.linear(states, weight, bias).float()
+        logits = torch.nn.functional.linear(states, weight, bias)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         log_norm = logits.logsumexp(-1, keepdim=True)
         scores = logits.gather(-1, words[..., None]) - log_norm
         expected = (logits - log_norm).exp_().to(weight.dtype) @ weight  # (b, t, d)
@@ -40,7 +41,7 @@ class _WordLogProbability(torch.autograd.Function):
 def word_log_probability(
     states: Float[Tensor, "b t d"], weight: Float[Tensor, "v d"], bias: Float[Tensor, " v"], words: Int[Tensor, "b t"]
 ) -> Float[Tensor, "b t"]:
-    """Compute log softmax(W h + b) at one word a state, differentiably in the states (not in W and b).
+    """Compute log softmax(W h + b) at one word a state, differentiably in the states (once, and not in W and b).
 
     Args:
         states: h, one a word.

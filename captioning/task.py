@@ -38,7 +38,7 @@ class CaptioningTask(Task):
         self.model.eval()
         self.beam = beam
         self.length = length
-        self.layer = getattr(self.model.backbone, "layer", "backbone.features")
+        self.layer = f"backbone.{self.model.backbone.layer}"
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """Bring pictures to the network's size (squashed, like the paper's code; nothing is cropped)."""
@@ -76,7 +76,7 @@ class CaptioningTask(Task):
             UserError: A caption is empty, or holds a word that the model does not know; names the nearest ones.
         """
         known = self.model.vocabulary
-        pairs = [[word.split("/", 1) for word in tokenise(text)] for text in texts]
+        pairs = [[[word] if word in known else word.split("/", 1) for word in tokenise(text)] for text in texts]
         if not all(pairs):
             raise UserError(
                 "expected a caption of at least one word, got an empty one; leave it out to explain the model's own"

@@ -1,10 +1,13 @@
 """CNNs by name, each cut in two: `trunk` up to the explained maps, `vector` from the maps to one vector a picture."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -22,6 +25,7 @@ class Backbone(Protocol):
         size: Height and width that pictures are brought to.
         mean: Of the input's channels, for pixels in 0 to 1.
         std: Likewise.
+        layer: Name of the submodule whose output the maps are.
     """
 
     channels: int
@@ -29,6 +33,7 @@ class Backbone(Protocol):
     size: tuple[int, int]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    layer: str
 
     def trunk(self, images: Float[Tensor, "b 3 x y"]) -> tuple[Float[Tensor, "b k h w"], dict[str, Any]]: ...  # noqa: D102
 
@@ -49,6 +54,7 @@ class SceneCNN(nn.Module):
     mean = (0.5, 0.5, 0.5)
     std = (0.5, 0.5, 0.5)
     size = (96, 96)
+    layer = "features"
 
     def __init__(self, channels: int = 96, classes: int = len(NAMES)) -> None:
         """Make the network with random weights.
@@ -104,6 +110,30 @@ def coordinates(activations: Float[Tensor, "b k h w"]) -> Float[Tensor, "3 h w"]
     return torch.stack([torch.ones_like(x), x, y])
 
 
+WAVES = 15
+"""Number of standing waves that `gist` weighs every channel with."""
+
+
+def gist(activations: Float[Tensor, "b k h w"]) -> Float[Tensor, "b d"]:
+    """Sum up roughly what is where: the lowest cosine coefficients of every channel, without the mean.
+
+    Each wave has spatial mean zero, so whatever is computed from the gist adds nothing to α, the spatial mean of the gradient:
+    Grad-CAM of a score that hears of the picture through the gist alone is zero.
+
+    Args:
+        activations: A.
+
+    Returns:
+        k times `WAVES` numbers.
+    """
+    h, w = activations.shape[2:]
+    options = {"device": activations.device, "dtype": activations.dtype}
+    rows = [torch.cos((torch.arange(h, **options) + 0.5) * (math.pi * u / h)) for u in range(4)]
+    columns = [torch.cos((torch.arange(w, **options) + 0.5) * (math.pi * v / w)) for v in range(4)]
+    waves = torch.stack([row[:, None] * column for row in rows for column in columns][1:])  # (15, h, w)
+    return torch.einsum("bkhw,chw->bkc", activations, waves).flatten(1) * (32 / (h * w))
+
+
 PLACES = 18
 """Length of a place code: x, y, and sines and cosines of both at four frequencies."""
 
@@ -123,23 +153,39 @@ def _block(channels: int, out: int, side: int = 3, stride: int = 1) -> tuple[nn.
 class CutCNN(nn.Module):
     """A CNN of torchvision or timm without its last linear layer, cut at its last feature map."""
 
-    mean = (0.485, 0.456, 0.406)
-    std = (0.229, 0.224, 0.225)
+    layer = "lower"
 
-    def __init__(self, model: nn.Module, size: tuple[int, int] = (224, 224)) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        size: tuple[int, int] = (224, 224),
+        mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
+        std: tuple[float, float, float] = (0.229, 0.224, 0.225),
+    ) -> None:
         """Cut a classifier in two.
 
         Args:
             model: A classifier of a family that `halves` knows.
             size: Height and width that pictures are brought to.
+            mean: Of the input's channels, for pixels in 0 to 1; ImageNet's if not given.
+            std: Likewise.
+
+        Raises:
+            UserError: The classifier cannot be cut.
         """
         super().__init__()
-        self.size = size
+        self.size, self.mean, self.std = size, mean, std
         self.lower, self.upper = halves(model.eval())
-        with torch.no_grad():
-            activations, memo = self.trunk(torch.zeros(1, 3, *size))
-            self.channels = activations.shape[1]
-            self.dim = self.vector(activations, memo).shape[1]
+        try:
+            with torch.no_grad():
+                activations = self.lower(torch.zeros(1, 3, *size))
+                self.dim = self.upper(activations).flatten(1).shape[1]
+        except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:  # its children are no chain
+            raise _uncuttable(model) from error
+        # Tokens have no grid, and some transformers put the channels last.
+        if activations.ndim != 4 or activations.shape[1] != getattr(model, "num_features", activations.shape[1]):
+            raise _uncuttable(model)
+        self.channels = activations.shape[1]
 
     def trunk(self, images: Float[Tensor, "b 3 x y"]) -> tuple[Float[Tensor, "b k h w"], dict[str, Any]]:
         """Everything up to the last feature map; nothing else crosses the cut."""
@@ -165,20 +211,22 @@ def halves(model: nn.Module) -> tuple[nn.Sequential, nn.Sequential]:
     parts = dict(model.named_children())
     if hasattr(model, "forward_features") and hasattr(model, "reset_classifier"):  # timm
         model.reset_classifier(0)  # pyright: ignore[reportCallIssue]
-        pool = [name for name in parts if name in ("global_pool", "head", "head_drop", "fc", "classifier")]
-        below = [part for name, part in parts.items() if name not in pool]
-        above = [part for name, part in model.named_children() if name in pool]
-        return nn.Sequential(*below), nn.Sequential(*above)
+        names, children = list(parts), list(model.children())
+        # Behind the pooling there may be more than a classifier: MobileNetV3 has a convolution there.
+        behind = [i for i, name in enumerate(names) if name in ("global_pool", "pre_logits", "head", "head_drop", "fc")]
+        if not behind:
+            raise _uncuttable(model)
+        return nn.Sequential(*children[: behind[0]]), nn.Sequential(*children[behind[0] :])
     if "avgpool" in parts and "fc" in parts:  # ResNet, ResNeXt, Wide ResNet, RegNet
         names = list(parts)
-        below = [parts[name] for name in names[: names.index("avgpool")]]
+        below = [parts[name] for name in names[: names.index("avgpool")] if not name.lower().startswith("aux")]
         return nn.Sequential(*below), nn.Sequential(parts["avgpool"], nn.Flatten())
     if isinstance(parts.get("features"), nn.Sequential) and isinstance(
         parts.get("classifier"), nn.Sequential | nn.Linear
     ):
         features, head = [*parts["features"].children()], parts["classifier"]
         pooled = [features.pop()] if isinstance(features[-1], nn.MaxPool2d) else []  # VGG's relu5_3 is before the pool
-        if not isinstance(features[-1], nn.Module) or type(model).__name__ == "DenseNet":
+        if type(model).__name__ == "DenseNet":
             features.append(nn.ReLU())  # DenseNet rectifies in its forward
         layers = [*head.children()] if isinstance(head, nn.Sequential) else [head]
         while layers and not isinstance(layers[-1], nn.Linear):
@@ -186,7 +234,11 @@ def halves(model: nn.Module) -> tuple[nn.Sequential, nn.Sequential]:
         flat = [] if any(isinstance(layer, nn.Flatten) for layer in layers) else [nn.Flatten()]
         pool = parts.get("avgpool", nn.AdaptiveAvgPool2d(1))
         return nn.Sequential(*features), nn.Sequential(*pooled, pool, *flat, *layers[:-1])
-    raise UserError(
+    raise _uncuttable(model)
+
+
+def _uncuttable(model: nn.Module) -> UserError:
+    return UserError(
         f"cannot cut a {type(model).__name__} into trunk and head; use a ResNet, VGG, DenseNet, EfficientNet, "
         "MobileNet or ConvNeXt of torchvision, or a CNN of timm as 'timm/NAME'"
     )
@@ -197,13 +249,14 @@ def backbone(name: str, weights: str | None = None) -> Any:  # noqa: ANN401
 
     Args:
         name: "scenes" for the embedded one, a name of torchvision ("resnet101"), or "timm/NAME".
-        weights: None for random ones; "DEFAULT" for those that torchvision or timm offers (needs a network once).
+        weights: None for random ones; "DEFAULT" for those that torchvision or timm offers (needs a network once), or
+            torchvision's name of others.
 
     Returns:
         The backbone.
 
     Raises:
-        UserError: There is no such CNN, or it cannot be cut.
+        UserError: There is no such CNN, it cannot be cut, or its weights cannot be had.
     """
     if name == "scenes":
         return SceneCNN()
@@ -214,12 +267,33 @@ def backbone(name: str, weights: str | None = None) -> Any:  # noqa: ANN401
             raise UserError("backbones of timm need an extra: pip install 'mmcam[timm]'") from error
         if name.removeprefix("timm/") not in timm.list_models():
             raise unknown("backbone of timm", name.removeprefix("timm/"), timm.list_models())
-        return CutCNN(timm.create_model(name.removeprefix("timm/"), pretrained=weights is not None))
-    from torchvision.models import get_model, list_models
+        if weights not in (None, "DEFAULT"):
+            raise UserError(f"expected DEFAULT as the weights of {name}, got {weights!r}")
+        with _fetching(name, weights):
+            model: Any = timm.create_model(name.removeprefix("timm/"), pretrained=weights is not None)
+        form = model.pretrained_cfg
+        return CutCNN(model, tuple(form["input_size"][1:]), tuple(form["mean"]), tuple(form["std"]))
+    import torchvision
 
-    if name not in list_models():
-        raise unknown("backbone", name, ["scenes", *list_models()])
-    return CutCNN(get_model(name, weights=weights))
+    classifiers = torchvision.models.list_models(module=torchvision.models)
+    if name not in classifiers:
+        raise unknown("backbone", name, ["scenes", *classifiers])
+    with _fetching(name, weights):
+        model = torchvision.models.get_model(name, weights=weights)
+    return CutCNN(model)
+
+
+@contextmanager
+def _fetching(name: str, weights: str | None) -> Iterator[None]:
+    """Say in one line why weights cannot be had: no such name, or no network."""
+    try:
+        yield
+    except (KeyError, ValueError, RuntimeError, OSError) as error:
+        if weights is None:
+            raise
+        raise UserError(
+            f"cannot get the weights {weights!r} of {name}; use DEFAULT, with a network, or none: {str(error).strip()}"
+        ) from error
 
 
 def load_backbone(cnn: nn.Module, weights: str | None, name: str = "scenes") -> None:
@@ -239,7 +313,10 @@ def load_backbone(cnn: nn.Module, weights: str | None, name: str = "scenes") -> 
     if name != "scenes":
         cnn.load_state_dict(backbone(name, weights).state_dict())
         return
-    state = load_file(weights_path(weights) / "model.safetensors")
-    missing, _ = cnn.load_state_dict(state, strict=False)
+    try:
+        missing, _ = cnn.load_state_dict(load_file(weights_path(weights) / "model.safetensors"), strict=False)
+    except (RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"expected weights of {type(cnn).__name__}, got {weights}: {reason}") from error
     if missing:
-        raise UserError(f"{weights} lacks {missing[:3]} of the backbone; expected weights of {type(cnn).__name__}")
+        raise UserError(f"expected weights of {type(cnn).__name__}, got {weights}, which lacks {missing[:3]}")

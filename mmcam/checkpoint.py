@@ -46,18 +46,28 @@ def load_model(name: str, classes: Sequence[type[Any]]) -> Any:  # noqa: ANN401
         The model, in eval mode, on the CPU.
 
     Raises:
-        UserError: Nothing of that name, or a model of another class.
+        UserError: Nothing of that name, a model of another class, a broken file, or weights that are not finite.
     """
     if _is_hub_id(name):
-        config_file, weights_file = (Path(hf_hub_download(name, file)) for file in FILES)
+        try:
+            config_file, weights_file = (Path(hf_hub_download(name, file)) for file in FILES)
+        except (OSError, ValueError) as error:  # no network, no such model, no valid name
+            reason = " ".join(str(error).split())
+            raise UserError(f"{name!r} is no folder here, and the hub does not give it: {reason}") from error
     else:
         config_file, weights_file = (weights_path(name) / file for file in FILES)
-    config = json.loads(config_file.read_text(encoding="utf-8"))
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{config_file} is not whole JSON: {error}") from error
     architecture = config.pop(KEY, "")
     by_name = {cls.__name__: cls for cls in classes}
     if architecture not in by_name:
         raise unknown(f"architecture in {config_file}", architecture, by_name)
-    model = by_name[architecture](**config)
+    try:
+        model = by_name[architecture](**config)
+    except TypeError as error:
+        raise UserError(f"{config_file} does not fit {architecture}: {error}") from error
     try:
         model.load_state_dict(load_file(weights_file))
     except (RuntimeError, SafetensorError) as error:

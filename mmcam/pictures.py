@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -38,7 +38,7 @@ class Pictures(Dataset[Float[Tensor, "3 x y"]]):
 
 def frozen_activations(
     backbone: Any,  # noqa: ANN401
-    pictures: Pictures,
+    pictures: Dataset[Tensor] | Sequence[Tensor],
     device: torch.device,
     *,
     amp: bool = False,
@@ -56,7 +56,7 @@ def frozen_activations(
     """
     parts = []
     backbone.eval()
-    for images in tqdm(DataLoader(pictures, 64), desc="activations", mininterval=5):
+    for images in tqdm(DataLoader(cast(Dataset[Tensor], pictures), 64), desc="activations", mininterval=5):
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=amp):
             activations, _ = backbone.trunk(images.to(device))
         parts.append(activations.to(torch.float16).cpu())

@@ -80,7 +80,7 @@ class Vocabulary:
         return self.encode(words)
 
     def decode(self, numbers: Iterable[int]) -> list[str]:
-        """Words up to the end mark, without the special ones."""
+        """Words up to the end mark, without padding and start marks."""
         words = []
         for number in numbers:
             word = self.words[number]

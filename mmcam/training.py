@@ -77,6 +77,10 @@ def train(recipe: Recipe, out: Path, device: torch.device, *, amp: bool = False,
 
     Returns:
         The folder.
+
+    Raises:
+        UserError: The folder holds a run of another recipe, there are fewer examples than a batch has, or the loss
+            became NaN or infinite.
     """
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
@@ -91,7 +95,9 @@ def train(recipe: Recipe, out: Path, device: torch.device, *, amp: bool = False,
         curves = saved["curves"]
         logger.info("going on after epoch %d of %s", len(curves), out)
     data = recipe.examples(model, device)
-    steps = max(1, len(data) // recipe.batch_size)  # pyright: ignore[reportArgumentType]
+    steps = len(data) // recipe.batch_size  # pyright: ignore[reportArgumentType]
+    if steps == 0:
+        raise UserError(f"expected a batch of {recipe.batch_size} examples at least, got fewer; lower `batch_size`")
     peaks = [group["lr"] if "peak" not in group else group["peak"] for group in optimiser.param_groups]
     for group, peak in zip(optimiser.param_groups, peaks, strict=True):
         group["peak"] = peak
@@ -147,7 +153,7 @@ def _set_rates(optimiser: torch.optim.Optimizer, done: float) -> None:
 
 def _key(recipe: Recipe) -> dict[str, Any]:
     """What must be the same for a run to be resumed."""
-    values = {name: value for name, value in vars(recipe).items() if isinstance(value, str | int | float | bool)}
+    values = {name: value for name, value in vars(recipe).items() if isinstance(value, str | int | float | bool | dict)}
     return {"recipe": {"class": type(recipe).__name__, **values}}
 
 

@@ -33,7 +33,7 @@ class VQATask(Task):
         if not 1 <= top_k <= len(self.model.answers):
             raise UserError(f"expected top_k from 1 to {len(self.model.answers)}, the number of answers; got {top_k}")
         self.top_k = top_k
-        self.layer = getattr(self.model.backbone, "layer", "backbone.features")
+        self.layer = f"backbone.{self.model.backbone.layer}"
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """Bring pictures to the network's size and questions into numbers.

