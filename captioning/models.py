@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from mmcam.backbones import PLACES, backbone, place_code
+from mmcam.backbones import PLACES, WAVES, backbone, gist, place_code
 from mmcam.checkpoint import load_model
 from mmcam.text import Vocabulary
 
@@ -60,15 +60,22 @@ class Captioner(nn.Module, ABC):
         """Hear a word (at first the start mark) and make the state from which the next one is read."""
 
     def states(
-        self, activations: Float[Tensor, "b k h w"], memo: dict[str, Any], words: Int[Tensor, "b t"]
-    ) -> Float[Tensor, "b t d"]:
-        """Teacher forcing: state t has heard words 0 to t, so `words` begins with the start mark."""
-        state = self.start(activations, memo)
+        self, activations: Float[Tensor, "b k h w"], memo: dict[str, Any], words: Int[Tensor, "bm t"]
+    ) -> Float[Tensor, "bm t d"]:
+        """Teacher forcing: state t has heard words 0 to t, so `words` begins with the start mark.
+
+        There may be m captions a picture, one picture's after the other's; they share what is costly about it.
+        """
+        state = self.spread(self.start(activations, memo), len(words) // max(1, len(activations)))
         states = []
         for t in range(words.shape[1]):
             state, out = self.step(state, words[:, t])
             states.append(out)
         return torch.stack(states, dim=1)
+
+    def spread(self, state: State, captions: int) -> State:
+        """Let each picture's decoder go on in several copies; what `step` can share between them need not be copied."""
+        return state if captions == 1 else tuple(part.repeat_interleave(captions, 0) for part in state)
 
     def forward(self, images: Float[Tensor, "b 3 x y"], words: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
         """Logits of the next word after each of the given ones."""
@@ -135,9 +142,9 @@ class AttendAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", licen
         self,
         vocabulary: list[str],
         backbone_name: str = "scenes",
-        embedding: int = 96,
+        embedding: int = 128,
         hidden: int = 256,
-        dropout: float = 0.2,
+        dropout: float = 0.1,
     ) -> None:
         """Make the model with random weights.
 
@@ -151,15 +158,15 @@ class AttendAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", licen
         super().__init__(backbone_name, vocabulary)
         channels = self.backbone.channels
         self.hear = nn.Embedding(len(self.vocabulary), embedding)
-        self.see = nn.Sequential(nn.Dropout(0.5), nn.Linear(self.backbone.dim, embedding))
+        self.see = nn.Sequential(nn.Linear(WAVES * channels, hidden), nn.ReLU(), nn.Linear(hidden, embedding))
         self.lstm = LSTMStep(embedding + PLACES, hidden)
         self.query = nn.Linear(hidden, channels + PLACES)
         self.dropout = nn.Dropout(dropout)
         self.readout = nn.Linear(channels + PLACES + hidden, len(self.vocabulary))
 
     def start(self, activations: Float[Tensor, "b k h w"], memo: dict[str, Any]) -> State:
-        """The LSTM sees the whole picture."""
-        seen = self.see(self.backbone.vector(activations, memo))
+        """The LSTM gets the gist of the picture."""
+        seen = self.see(gist(activations))
         where, zero = seen.new_zeros(len(seen), PLACES), seen.new_zeros(len(seen), self.lstm.hidden_size)
         h, c = self.lstm(torch.cat([seen, where], 1), (zero, zero))
         places = place_code(activations).expand(len(seen), -1, -1)
@@ -170,9 +177,15 @@ class AttendAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", licen
         h, c, where, ground = state
         h, c = self.lstm(torch.cat([self.hear(word).to(h.dtype), where], 1), (h, c))
         dropped = self.dropout(h)
-        look = torch.einsum("bk,bkn->bn", self.query(dropped), ground).softmax(1)
-        seen, where = torch.einsum("bn,bkn->bk", look, ground).split([self.backbone.channels, PLACES], 1)
+        ask = self.query(dropped).unflatten(0, (len(ground), -1))  # (b, m, k + p)
+        look = (ask @ ground).softmax(2)  # (b, m, n)
+        found = (look @ ground.mT).flatten(0, 1)
+        seen, where = found.split([self.backbone.channels, PLACES], 1)
         return (h, c, where, ground), torch.cat([seen, where, dropped], 1)
+
+    def spread(self, state: State, captions: int) -> State:
+        """The ground is the same for all captions of a picture."""
+        return (*super().spread(state[:3], captions), state[3])
 
 
 def load(name: str) -> Captioner:

@@ -12,9 +12,11 @@ from torch.utils.data import Dataset
 
 from captioning.data import CocoCaptions
 from captioning.models import AttendAndTell, Captioner, ShowAndTell
-from mmcam.backbones import load_backbone
+from mmcam.backbones import SceneCNN, load_backbone
 from mmcam.errors import unknown
 from mmcam.pictures import Pictures, frozen_activations
+from mmcam.scenes.kinds import NAMES
+from mmcam.scenes.language import NOUNS
 from mmcam.text import END, START, Vocabulary, pad, tokenise
 from mmcam.training import Recipe
 
@@ -22,10 +24,10 @@ MODELS: dict[str, type[Any]] = {"ShowAndTell": ShowAndTell, "AttendAndTell": Att
 
 
 class CaptionRecipe(Recipe):
-    """Train a captioner by teacher forcing; each epoch hears one of a picture's captions, drawn anew.
+    """Train a captioner by teacher forcing; each epoch hears some of a picture's captions, drawn anew.
 
-    The trunk is trained beforehand, as a classifier. With `trunk_rate` 0 it stays frozen and its activations are computed
-    once and kept in memory (float16); otherwise it learns along, from pixels.
+    The trunk is trained beforehand, as a classifier. With `trunk_rate` 0 it stays frozen and its activations are
+    computed once and kept in memory (float16); otherwise it learns along, from pixels.
     """
 
     def __init__(
@@ -37,7 +39,8 @@ class CaptionRecipe(Recipe):
         train_split: str = "train",
         val_split: str = "val",
         epochs: int = 30,
-        batch_size: int = 64,
+        batch_size: int = 32,
+        captions_each: int = 5,
         rate: float = 2e-3,
         trunk_rate: float = 0.0,
         least_count: int = 1,
@@ -56,6 +59,7 @@ class CaptionRecipe(Recipe):
             val_split: Name of the validation split.
             epochs: Passes over the pictures.
             batch_size: Pictures a step.
+            captions_each: Captions of each picture a step.
             rate: Highest learning rate of the language half.
             trunk_rate: Highest learning rate of the CNN.
             least_count: How often a word must occur to be in the vocabulary.
@@ -67,6 +71,7 @@ class CaptionRecipe(Recipe):
             raise unknown("captioner", model, MODELS)
         self.model, self.data, self.backbone, self.backbone_weights = model, data, backbone, backbone_weights
         self.train_split, self.val_split = train_split, val_split
+        self.captions_each = captions_each
         self.epochs, self.batch_size, self.rate, self.trunk_rate = epochs, batch_size, rate, trunk_rate
         self.least_count, self.seed, self.limit, self.options = least_count, seed, limit, options or {}
 
@@ -77,6 +82,7 @@ class CaptionRecipe(Recipe):
         model = MODELS[self.model](list(vocabulary.words), self.backbone, **self.options)
         load_backbone(model.backbone, self.backbone_weights, self.backbone)
         model.backbone.requires_grad_(self.trunk_rate > 0)
+        _name_what_is_known(model)
         return model
 
     def rates(self, model: nn.Module) -> list[dict[str, Any]]:
@@ -93,13 +99,14 @@ class CaptionRecipe(Recipe):
         pictures: Any = Pictures(data.paths, model.backbone)
         if not self.trunk_rate:
             pictures = frozen_activations(model.backbone, pictures, device, amp=True)
-        return _Spoken(pictures, [[model.vocabulary.encode(tokenise(t)) for t in texts] for texts in data.captions], model)
+        captions = [[model.vocabulary.encode(tokenise(text)) for text in texts] for texts in data.captions]
+        return _Spoken(pictures, captions, model, self.captions_each)
 
     def collate(self, examples: Sequence[Any]) -> tuple[Tensor, Tensor, Tensor]:
-        """Pad the captions."""
-        heard, _ = pad([heard for _, heard, _ in examples])
-        said, _ = pad([said for _, _, said in examples])
-        return torch.stack([picture for picture, _, _ in examples]), heard, said
+        """Pad the captions; those of one picture stay together."""
+        heard, _ = pad([words for _, captions in examples for words, _ in captions])
+        said, _ = pad([words for _, captions in examples for _, words in captions])
+        return torch.stack([picture for picture, _ in examples]), heard, said
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Int[Tensor, "b t"], Int[Tensor, "b t"]]) -> Tensor:
         """Mean negative log-probability of a word, the end mark included."""
@@ -116,13 +123,22 @@ class CaptionRecipe(Recipe):
         """Validation loss: mean negative log-probability a word."""
         assert isinstance(model, Captioner)
         data = self._read(self.val_split, 500)
-        spoken = _Spoken(Pictures(data.paths, model.backbone), [[model.vocabulary.encode(tokenise(texts[0]))] for texts in data.captions], model)
+        spoken = _Spoken(
+            Pictures(data.paths, model.backbone),
+            [[model.vocabulary.encode(tokenise(texts[0]))] for texts in data.captions],
+            model,
+            each=1,
+        )
         total = count = 0.0
         with torch.no_grad():
             for start in range(0, len(spoken), 50):
                 pictures, heard, said = self.collate([spoken[i] for i in range(start, min(start + 50, len(spoken)))])
                 logits = model(pictures.to(device), heard.to(device))
-                total += float(cross_entropy(logits.flatten(0, 1).float(), said.to(device).flatten(), ignore_index=0, reduction="sum"))
+                total += float(
+                    cross_entropy(
+                        logits.flatten(0, 1).float(), said.to(device).flatten(), ignore_index=0, reduction="sum"
+                    )
+                )
                 count += float((said > 0).sum())
         return {"val_loss": total / count}
 
@@ -131,17 +147,27 @@ class CaptionRecipe(Recipe):
         return CocoCaptions(root / split, root / "annotations" / f"captions_{split}.json", limit)
 
 
-class _Spoken(Dataset[tuple[Float[Tensor, "..."], list[int], list[int]]]):
-    """A picture with one of its captions, drawn from torch's generator: as heard (start first) and as said (end last)."""
+def _name_what_is_known(model: Captioner) -> None:
+    """Let nouns that the embedded classifier knows start from its rows, where a captioner reads words off what it sees."""
+    if isinstance(model, AttendAndTell) and isinstance(model.backbone, SceneCNN):
+        rows = dict(zip(NAMES, model.backbone.classifier.weight.detach().flatten(1), strict=True))
+        with torch.no_grad():
+            for word, (kind, _) in NOUNS.items():
+                if word in model.vocabulary:
+                    model.readout.weight[model.vocabulary.encode([word])[0], : model.backbone.channels] = rows[kind]
 
-    def __init__(self, pictures: Any, captions: Sequence[Sequence[list[int]]], model: Captioner) -> None:  # noqa: ANN401
-        self.pictures, self.captions = pictures, captions
+
+class _Spoken(Dataset[tuple[Float[Tensor, "..."], list[tuple[list[int], list[int]]]]]):
+    """A picture with some of its captions, drawn by torch: each as heard (start first) and as said (end last)."""
+
+    def __init__(self, pictures: Any, captions: Sequence[Sequence[list[int]]], model: Captioner, each: int) -> None:  # noqa: ANN401
+        self.pictures, self.captions, self.each = pictures, captions, each
         self.start, self.end = model.vocabulary.encode([START, END])
 
     def __len__(self) -> int:
         return len(self.captions)
 
-    def __getitem__(self, index: int) -> tuple[Float[Tensor, "..."], list[int], list[int]]:
+    def __getitem__(self, index: int) -> tuple[Float[Tensor, "..."], list[tuple[list[int], list[int]]]]:
         texts = self.captions[index]
-        words = texts[int(torch.randint(len(texts), ()))]
-        return self.pictures[index], [self.start, *words], [*words, self.end]
+        drawn = [texts[i % len(texts)] for i in torch.randperm(max(self.each, len(texts)))[: self.each].tolist()]
+        return self.pictures[index], [([self.start, *words], [*words, self.end]) for words in drawn]

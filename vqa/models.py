@@ -40,9 +40,9 @@ class VQAModel(nn.Module, ABC):
 
     @abstractmethod
     def answer(
-        self, activations: Float[Tensor, "b k h w"], memo: dict[str, Any], question: Float[Tensor, "b q"]
-    ) -> Float[Tensor, "b a"]:
-        """One logit an answer."""
+        self, activations: Float[Tensor, "b k h w"], memo: dict[str, Any], question: Float[Tensor, "bm q"]
+    ) -> Float[Tensor, "bm a"]:
+        """One logit an answer; there may be m questions a picture, one picture's after the other's."""
 
     def forward(
         self, images: Float[Tensor, "b 3 x y"], words: Int[Tensor, "b t"], lengths: Int[Tensor, " b"]
@@ -95,10 +95,11 @@ class NormProduct(VQAModel, PyTorchModelHubMixin, library_name="mmcam", license=
         return torch.cat([c[0], h[0], c[1], h[1]], 1)
 
     def answer(
-        self, activations: Float[Tensor, "b k h w"], memo: dict[str, Any], question: Float[Tensor, "b q"]
-    ) -> Float[Tensor, "b a"]:
+        self, activations: Float[Tensor, "b k h w"], memo: dict[str, Any], question: Float[Tensor, "bm q"]
+    ) -> Float[Tensor, "bm a"]:
         """Normalise, multiply, classify."""
         image = normalize(self.backbone.vector(activations, memo), dim=1)
+        image = image.repeat_interleave(len(question) // len(image), 0)
         return self.readout(self.question(question) * self.image(image))
 
 
@@ -156,19 +157,22 @@ class StackedAttention(VQAModel, PyTorchModelHubMixin, library_name="mmcam", lic
         return h[0]
 
     def answer(
-        self, activations: Float[Tensor, "b k h w"], memo: dict[str, Any], question: Float[Tensor, "b q"]
-    ) -> Float[Tensor, "b a"]:
+        self, activations: Float[Tensor, "b k h w"], memo: dict[str, Any], question: Float[Tensor, "bm q"]
+    ) -> Float[Tensor, "bm a"]:
         """Look, look again, count, answer."""
-        values = activations.flatten(2)
+        values = activations.flatten(2)  # (b, k, n)
         ground = torch.cat([values, place_code(activations).expand(len(values), -1, -1)], 1)  # (b, k + p, n)
-        known, seen = question, values
+        known = question.unflatten(0, (len(values), -1))  # (b, m, q)
+        asked = self.count(known).unflatten(2, (self.densities, -1))  # (b, m, densities, k + 1)
+        seen = known
         for ask in self.ask:
-            look = torch.einsum("bk,bkn->bn", ask(known), ground).softmax(1)
-            seen, where = torch.einsum("bn,bkn->bk", look, ground).split([values.shape[1], PLACES], 1)
-            known = torch.cat([known, where], 1)
-        asked = self.count(question).unflatten(1, (self.densities, -1))  # (b, m, k + 1)
-        density = softplus(asked[..., :-1] @ values + asked[..., -1:] - 5).sum(2)
-        return self.join(torch.cat([known, density, (density + 0.1).log()], 1)) + self.readout(seen)
+            look = (ask(known) @ ground).softmax(2)  # (b, m, n)
+            seen, where = (look @ ground.mT).split([values.shape[1], PLACES], 2)
+            known = torch.cat([known, where], 2)
+        density = softplus(asked[..., :-1].flatten(1, 2) @ values + asked[..., -1:].flatten(1, 2) - 5).sum(2)
+        density = density.unflatten(1, asked.shape[1:3])  # (b, m, densities)
+        joined = self.join(torch.cat([known, density, (density + 0.1).log()], 2))
+        return (joined + self.readout(seen)).flatten(0, 1)
 
 
 def _network(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Sequential:

@@ -1,5 +1,6 @@
 """Training a VQA model on questions in VQA v2's format (scenes and easy-VQA are written in it too)."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 
-from mmcam.backbones import load_backbone
+from mmcam.backbones import SceneCNN, load_backbone
 from mmcam.errors import unknown
 from mmcam.pictures import Pictures, frozen_activations
+from mmcam.scenes.kinds import NAMES
 from mmcam.text import Vocabulary, pad, tokenise
 from mmcam.training import Recipe
 from vqa.data import VqaV2, common_answers
@@ -39,7 +41,8 @@ class VQARecipe(Recipe):
         train_split: str = "train",
         val_split: str = "val",
         epochs: int = 15,
-        batch_size: int = 256,
+        batch_size: int = 32,
+        questions_each: int = 8,
         rate: float = 2e-3,
         trunk_rate: float = 0.0,
         most_answers: int = 1000,
@@ -60,8 +63,9 @@ class VQARecipe(Recipe):
             backbone_weights: Its weights: shipped, a folder, or "DEFAULT" for torchvision's and timm's own.
             train_split: Name of the training split.
             val_split: Name of the validation split.
-            epochs: Passes over the questions.
-            batch_size: Questions a step.
+            epochs: Passes over the pictures.
+            batch_size: Pictures a step.
+            questions_each: Questions of each picture a step.
             rate: Highest learning rate of the language half.
             trunk_rate: Highest learning rate of the CNN.
             most_answers: How many answers are classes; questions with others are left out of training.
@@ -76,6 +80,7 @@ class VQARecipe(Recipe):
         self.model, self.data, self.name, self.file_name = model, data, name, file_name
         self.backbone, self.backbone_weights = backbone, backbone_weights
         self.train_split, self.val_split = train_split, val_split
+        self.questions_each = questions_each
         self.epochs, self.batch_size, self.rate, self.trunk_rate = epochs, batch_size, rate, trunk_rate
         self.most_answers, self.least_count, self.seed, self.limit = most_answers, least_count, seed, limit
         self.blind, self.options = blind, options or {}
@@ -88,6 +93,7 @@ class VQARecipe(Recipe):
         model = MODELS[self.model](list(vocabulary.words), answers, self.backbone, **self.options)
         load_backbone(model.backbone, self.backbone_weights, self.backbone)
         model.backbone.requires_grad_(self.trunk_rate > 0)
+        _name_what_is_known(model)
         return model
 
     def rates(self, model: nn.Module) -> list[dict[str, Any]]:
@@ -102,11 +108,11 @@ class VQARecipe(Recipe):
         assert isinstance(model, VQAModel)
         return self._questions(self.train_split, self.limit, model, device, frozen=not self.trunk_rate)
 
-    def collate(self, examples: Sequence[tuple[Tensor, list[int], int]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Pad the questions."""
-        words, lengths = pad([words for _, words, _ in examples])
-        answers = torch.tensor([answer for _, _, answer in examples])
-        return torch.stack([picture for picture, _, _ in examples]), words, lengths, answers
+    def collate(self, examples: Sequence[Any]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Pad the questions; those of one picture stay together."""
+        rows = [row for _, questions in examples for row in questions]
+        words, lengths = pad([words for words, _ in rows])
+        return torch.stack([picture for picture, _ in examples]), words, lengths, torch.tensor([a for _, a in rows])
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
         """Cross-entropy over the answers."""
@@ -119,7 +125,7 @@ class VQARecipe(Recipe):
         data = self._questions(self.val_split, None, model, device, frozen=True)
         right = 0
         with torch.no_grad():
-            for batch in DataLoader(data, self.batch_size, collate_fn=self.collate):
+            for batch in DataLoader(data, 64, collate_fn=self.collate):
                 logits = self._logits(model, [part.to(device) for part in batch], frozen=True)
                 right += int((logits.argmax(1).cpu() == batch[3]).sum())
         return {"val_accuracy": right / len(data)}
@@ -139,11 +145,18 @@ class VQARecipe(Recipe):
         kept = [question for question in data.asked if split != self.train_split or question.answer in known]
         pictures: Any = Pictures(data.paths, model.backbone)
         if self.blind:
-            pictures = [torch.zeros_like(pictures[0])] * len(pictures)
-        if frozen:
+            grey = torch.zeros(1, *pictures[0].shape)
+            with torch.no_grad():
+                pictures = (model.backbone.trunk(grey)[0] if frozen else grey).expand(len(pictures), -1, -1, -1)
+        elif frozen:
             pictures = frozen_activations(model.backbone, pictures, device, amp=True)
-        rows = [(q.picture, model.vocabulary.encode(tokenise(q.question)), known.get(q.answer, -1)) for q in kept]
-        return _Questions(pictures, rows)
+        rows = [(q.picture, (model.vocabulary.encode(tokenise(q.question)), known.get(q.answer, -1))) for q in kept]
+        if split != self.train_split:
+            return _Questions(pictures, [(picture, [row]) for picture, row in rows], 1)
+        together: dict[int, list[tuple[list[int], int]]] = defaultdict(list)
+        for picture, row in rows:
+            together[picture].append(row)
+        return _Questions(pictures, sorted(together.items()), self.questions_each)
 
     def _read(self, split: str, limit: int | None) -> VqaV2:
         root = Path(self.data)
@@ -152,15 +165,26 @@ class VQARecipe(Recipe):
         return VqaV2(root / split, questions, annotations, self.file_name.format(split=split), limit)
 
 
-class _Questions(Dataset[tuple[Tensor, list[int], int]]):
-    """A picture, the words of a question and the number of its answer (-1: none of the model's)."""
+def _name_what_is_known(model: VQAModel) -> None:
+    """Let answers that the embedded classifier knows start from its rows, where a model reads them off what it sees."""
+    if isinstance(model, StackedAttention) and isinstance(model.backbone, SceneCNN):
+        rows = dict(zip(NAMES, model.backbone.classifier.weight.detach().flatten(1), strict=True))
+        with torch.no_grad():
+            for number, answer in enumerate(model.answers):
+                if answer in rows:
+                    model.readout.weight[number] = rows[answer]
 
-    def __init__(self, pictures: Any, rows: Sequence[tuple[int, list[int], int]]) -> None:  # noqa: ANN401
-        self.pictures, self.rows = pictures, rows
+
+class _Questions(Dataset[tuple[Tensor, list[tuple[list[int], int]]]]):
+    """A picture with some of its questions, drawn by torch: words, and the number of the answer (-1: none of the model's)."""
+
+    def __init__(self, pictures: Any, entries: Sequence[tuple[int, list[tuple[list[int], int]]]], each: int) -> None:  # noqa: ANN401
+        self.pictures, self.entries, self.each = pictures, entries, each
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.entries)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, list[int], int]:
-        picture, words, answer = self.rows[index]
-        return self.pictures[picture], words, answer
+    def __getitem__(self, index: int) -> tuple[Tensor, list[tuple[list[int], int]]]:
+        picture, rows = self.entries[index]
+        drawn = torch.randperm(max(self.each, len(rows)))[: self.each].tolist()
+        return self.pictures[picture], [rows[i % len(rows)] for i in drawn]

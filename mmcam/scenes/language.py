@@ -6,7 +6,7 @@ Captions follow a small grammar:
     part      := ("a" | "an") noun | number plural
     relation  := "to the left of" | "left of" | "above" | "over" | "below" | "under" | …
 
-so that `statements` can read any caption back, also one that a model has made up, and `is_true` can hold it against the
+in which parts that no relation joins name different kinds, so that `statements` can read any caption back, also one that a model has made up, and `is_true` can hold it against the
 scene. Answers and captions are only written where nobody would dispute them (`clear_relation`); what others say is
 judged by the milder `holds`.
 """
@@ -29,6 +29,9 @@ _SIDES = {"left": "left of", "right": "right of", "above": "above", "below": "be
 NOUNS = {kind.name: (kind.name, False) for kind in KINDS} | {
     kind.plural: (kind.name, True) for kind in KINDS if kind.plural != kind.name
 }
+
+# What may stand between the parts of a caption.
+_JOINTS = ([], ["relation"], ["and"], [",", "and"])
 
 ANSWERS: tuple[str, ...] = (*NAMES, *GROUPS, "yes", "no", "0", "1", "2", "3", "4", "left", "right", "top", "bottom")
 """Every answer there is: 67."""
@@ -138,6 +141,7 @@ def statements(words: tuple[str, ...] | list[str]) -> list[Statement] | None:
         Its statements in order, or None if the sentence does not follow the grammar.
     """
     found: list[Statement] = []
+    joints: list[str] = []
     rest = list(words)
     position = 0
     while rest:
@@ -157,10 +161,10 @@ def statements(words: tuple[str, ...] | list[str]) -> list[Statement] | None:
         if rest and not length:
             return None
         found.append(Statement(kind, number, word, relation))
+        joints += ["relation" if relation else rest[0]] if length else []
         rest, position = rest[length:], position + length
-        if length and not rest:
-            return None
-    return found or None
+    repeated = joints != ["relation"] and len({s.kind for s in found}) < len(found)
+    return None if joints not in _JOINTS or len(joints) != len(found) - 1 or repeated else found
 
 
 def _read_phrase(words: list[str]) -> tuple[str | None, int]:
@@ -176,8 +180,9 @@ def _read_phrase(words: list[str]) -> tuple[str | None, int]:
 def meant(words: tuple[str, ...] | list[str], scene: Scene) -> dict[int, tuple[int, ...]] | None:
     """Find the things that the nouns of a caption mean, if everything that the caption says is true of the scene.
 
-    "a dog" is true if there is a dog; "two dogs" if there are exactly two; a relation if it holds between some thing
-    (for numbers: all things) of the one kind and of the other.
+    "a dog" is true if there is a dog, "two dogs" if there are exactly two. A relation is true if it `holds` between a
+    thing of the one kind and a thing of the other, and after a number for every one of its things with some of the
+    other kind.
 
     Args:
         words: The words of the caption.
