@@ -18,7 +18,7 @@ from copy import deepcopy
 from importlib import import_module
 from inspect import isabstract
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
@@ -36,6 +36,20 @@ Config = str | Path | Mapping[str, Any]
 """A shipped configuration's name, a YAML file, or what would be read from one."""
 
 T = TypeVar("T")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as of version 1.2 in one respect: yes, no, on and off are words, which this package is about."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 
 
 def read_config(config: Config) -> dict[str, Any]:
@@ -56,7 +70,7 @@ def read_config(config: Config) -> dict[str, Any]:
         path = config_path(config)
         name = str(path)
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise UserError(f"{name}: expected YAML, got {one_line(error)}; mend the file") from error
     if not isinstance(content, dict) or not content:

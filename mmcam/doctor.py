@@ -211,7 +211,7 @@ def _finite_differences(case: Case) -> tuple[str, str]:
     """∂y/∂probe along random directions against (y(A + εu) - y(A - εu)) / 2ε."""
     _, weights = channel_weights(case.head, case.activations, case.targets.rows, looped)
     area = case.activations.shape[2:].numel()
-    step = float(case.activations.abs().mean()) * (1e-6 if case.exact else 1e-2)
+    step = float(case.activations.abs().mean()) * (1e-5 if case.exact else 1e-2)
     generator = torch.Generator().manual_seed(0)
     error = 0.0
     for _ in range(3):
@@ -220,7 +220,7 @@ def _finite_differences(case: Case) -> tuple[str, str]:
         shift = step * direction[..., None, None]
         found = (case.rows(case.activations + shift) - case.rows(case.activations - shift)) / (2 * step)
         error = max(error, _relative(found, expected))
-    return _verdict(error, case.tolerance(1e-4, 0.1)), f"3 directions; largest relative error {error:.1e}"
+    return _verdict(error, case.tolerance(1e-3, 0.1)), f"3 directions; largest relative error {error:.1e}"
 
 
 def _cam_identity(case: Case) -> tuple[str, str]:

@@ -380,6 +380,17 @@ def test_mistakes_give_one_line_and_two(folder, capsys, words, message):
     assert not (folder / "out" / "maps.h5").exists()
 
 
+@pytest.mark.gpu
+def test_cuda_gives_the_same_maps(folder):
+    for device in ("cpu", "cuda"):
+        assert explain("dog.png", "cat.png", "--device", device, "--out", device, "--hdf5") == 0
+    with MapReader("cpu/maps.h5") as one, MapReader("cuda/maps.h5") as other:
+        assert one.attributes["weights_sha256"] == other.attributes["weights_sha256"]
+        for ours, theirs in zip(one, other, strict=True):
+            assert ours.words == theirs.words
+            torch.testing.assert_close(ours.maps, theirs.maps, rtol=1e-2, atol=1e-4)
+
+
 def test_cuda_asked_for_but_absent(folder, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert explain("dog.png", "--device", "cuda") == 2

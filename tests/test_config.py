@@ -63,6 +63,16 @@ def test_a_file_a_dictionary_and_a_name_give_the_same(tmp_path):
     assert read_config(path) == read_config(str(path)) == read_config(content) == content
 
 
+def test_yes_no_and_on_are_words(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("task: {words: [yes, no, on, Off, y], flags: [true, False, TRUE], rest: [1, 1.5, null, ~]}")
+    assert read_config(path)["task"] == {
+        "words": ["yes", "no", "on", "Off", "y"],
+        "flags": [True, False, True],
+        "rest": [1, 1.5, None, None],
+    }
+
+
 def test_what_is_read_is_the_callers_own():
     content = config(part="x")
     read_config(content)["task"]["init_args"]["part"] = "y"

@@ -217,6 +217,13 @@ def test_mistakes(config, capsys, words, message):
     assert error.count("\n") == 1
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_on_cuda(config, capsys, head):
+    assert main(["doctor", "--config", config, "--device", "cuda", f"--task.head={head}"]) == 0
+    assert "conv2, cuda" in capsys.readouterr().out
+
+
 def test_print_config(config, capsys):
     assert main(["doctor", "--config", config, "--print_config"]) == 0
     assert "class_path: tests.tiny_task.TinyTask" in capsys.readouterr().out

@@ -267,6 +267,8 @@ def names(paths: Sequence[Path]) -> list[str]:
     depths = range(1, max((len(path.parts) for path in paths), default=0) + 1)
     for last, depth in product(("stem", "name"), depths):
         count = Counter(map(key, found))
+        if len(count) == len(paths):
+            break
         found = [
             name if count[key(name)] == 1 else "/".join([*path.parts[-depth:-1], getattr(path, last)])
             for name, path in zip(found, paths, strict=True)
