@@ -5,18 +5,14 @@ magnitude apart; a model that cannot be copied or run in float64 is checked as i
 """
 
 import copy
-import statistics
-import time
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from mmcam.cost import compare
 from mmcam.engine import check, explain, explain_activations
 from mmcam.errors import UserError
 from mmcam.explanation import Explanation
@@ -286,75 +282,14 @@ def _costs(task: Task, samples: Sequence[Sample], targets: Targets, repeats: int
     def explained() -> object:
         return explain(task, replace(batch, memo={}), targets)
 
-    ways = {"plain": plain, "explained": explained}
-    peaks = {name: _peak(way, task.device) for name, way in ways.items()}  # warms up, too
-    seconds: Mapping[str, list[float]] = {name: [] for name in ways}
-    for _ in range(repeats):
-        for name, way in ways.items():
-            seconds[name].append(_seconds(way, task.device))
-    took = {name: statistics.median(times) / len(samples) for name, times in seconds.items()}
-    figures = f"{took['explained'] * 1e3:.1f} ms a picture, {took['explained'] / took['plain']:.2f} x the plain forward"
-    mib = {name: peak / 2**20 / len(samples) for name, peak in peaks.items()}
-    ratio = mib["explained"] / max(mib["plain"], 1e-9)
-    conditions = f"median of {repeats}, batch of {len(samples)}, {task.device}"
+    costs = compare({"plain": plain, "explained": explained}, task.device, repeats)
+    (plainly, held), (took, most) = costs["plain"], costs["explained"]
+    figures = f"{took * 1e3 / len(samples):.1f} ms a picture, {took / plainly:.2f} x the plain forward"
+    memory = f"{most / 2**20 / len(samples):.1f} MiB a picture, {most / max(held, 1):.2f} x the plain forward"
     return [
-        Check("time", OK, f"{figures} ({conditions})"),
-        Check(
-            "memory", OK, f"{mib['explained']:.1f} MiB a picture, {ratio:.2f} x the plain forward (peak beside weights)"
-        ),
+        Check("time", OK, f"{figures} (median of {repeats}, batch of {len(samples)}, {task.device})"),
+        Check("memory", OK, f"{memory} (peak beside weights)"),
     ]
-
-
-def _seconds(way: Callable[[], object], device: torch.device) -> float:
-    began = time.perf_counter()
-    way()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began
-
-
-def _peak(way: Callable[[], object], device: torch.device) -> int:
-    """The most bytes that were held at once beside those that were there before."""
-    if device.type == "cuda":
-        way()
-        torch.cuda.synchronize(device)
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        way()
-        return torch.cuda.max_memory_allocated(device) - before
-    with _Live() as live:
-        way()
-    return live.peak
-
-
-class _Live(TorchDispatchMode):
-    """Counts the bytes of all tensors that operations make, for as long as they live."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(
-        self,
-        func: Callable[..., object],
-        types: object,
-        args: Sequence[object] = (),
-        kwargs: Mapping[str, object] | None = None,
-    ) -> object:
-        there = {id(x.untyped_storage()) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and id(storage := tensor.untyped_storage()) not in there | self._known:
-                self._known.add(id(storage))
-                self.now += storage.nbytes()
-                self.peak = max(self.peak, self.now)
-                weakref.finalize(storage, self._gone, id(storage), storage.nbytes())
-        return result
-
-    def _gone(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.now -= size
 
 
 def _relative(found: Tensor, expected: Tensor) -> float:

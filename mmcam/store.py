@@ -25,7 +25,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, cast
 
 import h5py
@@ -45,6 +44,7 @@ TEXT = h5py.string_dtype()
 ROWS = {"peaks": np.float32, "scores": np.float32, "words": TEXT, "target_ids": np.int32, "flags": TEXT}
 PICTURES = {"ids": TEXT, "prompts": TEXT, "sizes": np.int32, "windows": np.float64}
 TAILS = {"sizes": (2,), "windows": (4,)}
+PACKED = {"shuffle": True, "compression": "gzip", "compression_opts": 1}
 CHUNK = 2**18
 """Bytes of maps that are compressed together: what reading one picture costs at least."""
 
@@ -106,9 +106,7 @@ class MapWriter:
     def __enter__(self) -> "MapWriter":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Give the complete file its name, or remove an incomplete one."""
         try:
             if kind is None and "maps" not in self._file:
@@ -149,10 +147,10 @@ class MapWriter:
             "prompts": [e.prompt for e in explanations],
             "sizes": [e.size for e in explanations],
             "windows": [e.window for e in explanations],
-            "offsets": self._last_offset() + np.cumsum([len(e.words) for e in explanations]),
+            "offsets": _dataset(self._file, "offsets")[-1] + np.cumsum([len(e.words) for e in explanations]),
         }
         for name, values in (rows | pictures).items():
-            data = self._dataset(name)
+            data = _dataset(self._file, name)
             start = len(data)
             data.resize(start + len(values), axis=0)
             if len(values):
@@ -164,17 +162,9 @@ class MapWriter:
         shape = tuple(explanations[0].signed.shape[1:])
         if "maps" not in self._file:
             area = max(1, shape[0] * shape[1] * 2)
-            self._file.create_dataset(
-                "maps",
-                (0, *shape),
-                np.float16,
-                maxshape=(None, *shape),
-                chunks=(min(256, max(1, CHUNK // area)), *shape),
-                shuffle=True,
-                compression="gzip",
-                compression_opts=1,
-            )
-        expected = tuple(self._dataset("maps").shape[1:])
+            chunks = (min(256, max(1, CHUNK // area)), *shape)
+            self._file.create_dataset("maps", (0, *shape), np.float16, maxshape=(None, *shape), chunks=chunks, **PACKED)
+        expected = tuple(_dataset(self._file, "maps").shape[1:])
         new: set[str] = set()
         for e in explanations:
             if (e.layer, e.method) != self._same:
@@ -188,12 +178,6 @@ class MapWriter:
             if e.id in self._ids | new:
                 raise UserError(f"{self.path} holds {e.id!r} already; give every picture or question an id of its own")
             new.add(e.id)
-
-    def _dataset(self, name: str) -> h5py.Dataset:
-        return cast(h5py.Dataset, self._file[name])
-
-    def _last_offset(self) -> int:
-        return int(self._dataset("offsets")[-1])
 
 
 class MapReader:
@@ -236,7 +220,7 @@ class MapReader:
         self.attributes["config"] = json.loads(self.attributes["config"])
         self.ids: tuple[str, ...] = tuple(self._texts("ids", slice(None)))
         self._numbers = {name: number for number, name in enumerate(self.ids)}
-        self._offsets = self._dataset("offsets")[:]
+        self._offsets = _dataset(self._file, "offsets")[:]
 
     def __enter__(self) -> "MapReader":
         return self
@@ -264,20 +248,20 @@ class MapReader:
         number = self._number(key)
         rows = self._rows(number)
         flags = self._texts("flags", rows)
-        signed = torch.from_numpy(self._dataset("maps")[rows].astype(np.float32))
-        signed *= torch.from_numpy(self._dataset("peaks")[rows])[:, None, None]
+        signed = torch.from_numpy(_dataset(self._file, "maps")[rows].astype(np.float32))
+        signed *= torch.from_numpy(_dataset(self._file, "peaks")[rows])[:, None, None]
         for row, flag in zip(signed, flags, strict=True):
             if flag == "negative":
                 row.fill_(-torch.finfo(torch.float32).tiny)
             elif flag == "non-finite" and bool(torch.isfinite(row).all()):
                 row.masked_fill_(row == 0, -torch.inf)
-        height, width = self._dataset("sizes")[number].tolist()
-        top, left, bottom, right = self._dataset("windows")[number].tolist()
+        height, width = _dataset(self._file, "sizes")[number].tolist()
+        top, left, bottom, right = _dataset(self._file, "windows")[number].tolist()
         return Explanation(
             id=self.ids[number],
             prompt=self._texts("prompts", slice(number, number + 1))[0],
             words=tuple(self._texts("words", rows)),
-            scores=torch.from_numpy(self._dataset("scores")[rows]),
+            scores=torch.from_numpy(_dataset(self._file, "scores")[rows]),
             signed=signed,
             size=(height, width),
             window=(top, left, bottom, right),
@@ -287,7 +271,7 @@ class MapReader:
 
     def target_ids(self, key: int | str) -> list[int]:
         """The vocabulary, answer or class id of each row of a picture."""
-        return self._dataset("target_ids")[self._rows(self._number(key))].tolist()
+        return _dataset(self._file, "target_ids")[self._rows(self._number(key))].tolist()
 
     def _number(self, key: int | str) -> int:
         if isinstance(key, str):
@@ -299,11 +283,8 @@ class MapReader:
     def _rows(self, number: int) -> slice:
         return slice(int(self._offsets[number]), int(self._offsets[number + 1]))
 
-    def _dataset(self, name: str) -> h5py.Dataset:
-        return cast(h5py.Dataset, self._file[name])
-
     def _texts(self, name: str, rows: slice) -> list[str]:
-        return list(self._dataset(name).asstr()[rows])
+        return list(_dataset(self._file, name).asstr()[rows])
 
 
 def _scaled(maps: Float[Tensor, "n h w"]) -> tuple[Float16[Tensor, "n h w"], Float32[Tensor, " n"]]:
@@ -314,3 +295,7 @@ def _scaled(maps: Float[Tensor, "n h w"]) -> tuple[Float16[Tensor, "n h w"], Flo
         else maps.new_zeros(len(maps))
     )
     return (maps / torch.where(peaks > 0, peaks, 1)[:, None, None]).half(), peaks
+
+
+def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    return cast(h5py.Dataset, file[name])

@@ -22,7 +22,8 @@ from mmcam.load import load_task
 from mmcam.store import MapReader
 from mmcam.task import Sample, Targets, Task
 from mmcam.verbs import table
-from mmcam.verbs.explain import Phrases, names, row_ids
+from mmcam.verbs.explain import Phrases, row_ids
+from mmcam.verbs.pictures import names
 from tests.tiny_task import WORDS
 
 ROOT = Path(__file__).parents[1]

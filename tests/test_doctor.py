@@ -157,15 +157,6 @@ def test_the_task_is_left_as_found():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_live_bytes_are_those_of_what_is_held_at_once():
-    with doctor._Live() as live:
-        x = torch.zeros(1000, dtype=torch.float64)
-        for _ in range(5):
-            x = x + 1  # the old and the new one
-        x.view(10, 100).add_(1)  # nothing new
-    assert (live.now, live.peak) == (8000, 16000)
-
-
 # --- the verb ---
 
 

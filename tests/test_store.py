@@ -168,6 +168,15 @@ def test_target_ids_are_counted(tmp_path):
         maps.append([explanation()], [[1]])
 
 
+def test_a_configuration_may_be_long(tmp_path):
+    """HDF5 keeps attributes of 64 KB at most, unless they are texts of any length."""
+    words = [f"word{i}" for i in range(20_000)]
+    with MapWriter(tmp_path / "maps.h5", config={"vocabulary": words}):
+        pass
+    with MapReader(tmp_path / "maps.h5") as reader:
+        assert reader.attributes["config"]["vocabulary"] == words
+
+
 def test_files_that_are_no_maps(tmp_path):
     path = tmp_path / "maps.h5"
     with pytest.raises(UserError, match="there is no such file; mmcam explain --hdf5"):
@@ -184,6 +193,6 @@ def test_files_that_are_no_maps(tmp_path):
 def test_many_rows_are_read_one_picture_at_a_time(tmp_path):
     ones = [explanation(f"p{i}", ("w",) * (i % 5)) for i in range(120)]
     with MapReader(write(tmp_path / "maps.h5", *ones)) as reader:
-        assert reader._dataset("maps").chunks == (256, 3, 4)
+        assert reader._file["maps"].chunks == (256, 3, 4)
         for i in (0, 1, 97, 119):
             torch.testing.assert_close(reader[f"p{i}"].maps, ones[i].maps, rtol=1e-3, atol=1e-9)

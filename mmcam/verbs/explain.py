@@ -2,12 +2,9 @@
 
 import logging
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from itertools import count as count_from
-from itertools import groupby, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from mmcam.errors import UserError, unknown
 from mmcam.verbs import add_model, add_texts, check_text, overrides_of, print_config, table, text_of
+from mmcam.verbs.pictures import batches, find, names
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -81,7 +79,7 @@ def run(arguments: Namespace) -> int:
         print_config(config, overrides)
         return 0
     failures: list[str] = []
-    paths = _find(arguments.pictures, failures)[: arguments.limit]
+    paths = find(arguments.pictures, failures)[: arguments.limit]
     asked = [
         (path, f"{name}-q{number}" if len(questions) > 1 else name, question)
         for path, name in zip(paths, names(paths), strict=True)
@@ -93,7 +91,7 @@ def run(arguments: Namespace) -> int:
         task = load_task(config, **{"device": arguments.device, **overrides})
         with ExitStack() as stack:
             maps = None
-            for samples in _batches(asked, arguments.batch_size, failures):
+            for samples in batches(asked, arguments.batch_size, failures):
                 explained = explain_batch(task, samples, text, phrases, arguments.sentence, arguments.method)
                 if arguments.caption:
                     explained = [replace(one, explanation=replace(one.explanation, prompt=text)) for one in explained]
@@ -247,75 +245,6 @@ def report(one: Explained, image: "Image.Image", out: Path, scale: Scale, colour
     ]
     shown = table(("word", "score", "where"), rows) if rows else f"  nothing to explain in {one.said!r}"
     return f"{explanation.id}: {title}\n{shown}\n  {strip}"
-
-
-def names(paths: Sequence[Path]) -> list[str]:
-    """Name pictures so that no two are written to the same files: by stem, else with folders, else with suffix.
-
-    Args:
-        paths: The pictures, each once.
-
-    Returns:
-        One name a picture, in order; `file_name` of them differs, also where upper and lower case are the same.
-    """
-    from mmcam.explanation import file_name
-
-    def key(name: str) -> bytes:
-        return file_name(name).casefold().encode()[-90:]  # 100 are kept, and a question's number is still to come
-
-    found = [path.stem for path in paths]
-    depths = range(1, max((len(path.parts) for path in paths), default=0) + 1)
-    for last, depth in product(("stem", "name"), depths):
-        count = Counter(map(key, found))
-        if len(count) == len(paths):
-            break
-        found = [
-            name if count[key(name)] == 1 else "/".join([*path.parts[-depth:-1], getattr(path, last)])
-            for name, path in zip(found, paths, strict=True)
-        ]
-    taken: set[bytes] = set()
-    for i, name in enumerate(found):
-        readable = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # file names may be any bytes
-        found[i] = next(n for k in count_from(1) if key(n := readable if k == 1 else f"{readable}-{k}") not in taken)
-        taken.add(key(found[i]))
-    return found
-
-
-def _find(arguments: Sequence[str], failures: list[str]) -> list[Path]:
-    """List the pictures, each once; an argument that stands for none is a failure, not the end of the others."""
-    from mmcam.find import find_images
-
-    if not arguments:
-        return find_images(arguments)
-    found: dict[Path, Path] = {}
-    for argument in arguments:
-        try:
-            for path in find_images([argument]):
-                found.setdefault(path.resolve(), path)
-        except UserError as error:
-            failures.append(str(error))
-    return list(found.values())
-
-
-def _batches(asked: Sequence[tuple[Path, str, str]], size: int, failures: list[str]) -> "Iterator[list[Sample]]":
-    """Read pictures when their turn comes; one that cannot be read is a failure and leaves its place to the next."""
-    from mmcam.image import read_image
-    from mmcam.task import Sample
-
-    samples: list[Sample] = []
-    for path, group in groupby(asked, key=lambda one: one[0]):
-        try:
-            image = read_image(path)
-        except UserError as error:
-            failures.append(str(error))
-            continue
-        for _, name, question in group:
-            samples.append(Sample(image, name, question))
-            if len(samples) == size:
-                yield samples
-                samples = []
-    if samples:
-        yield samples
 
 
 def _shrink(explanation: "Explanation", image: "Image.Image") -> "tuple[Explanation, Image.Image]":
