@@ -3,8 +3,9 @@
 The head is everything between the explained layer and the scores. Row r of the cotangents picks one score (or a sum of
 scores) of *every* image, so the cost grows with the largest number of rows, not with the number of words in the batch.
 
-- `batched`: one forward, all rows in one vectorised backward (`is_grads_batched`). The fastest where every operation of
-  the head has a batching rule, which plain tensor operations do.
+- `batched`: one forward, all rows in one vectorised backward (`torch.func.vmap`). The fastest where every operation of
+  the head has a batching rule, which plain tensor operations do. Not by `is_grads_batched`: the old vmap behind it
+  loops over the rows at every tanh, softmax, GELU and layer norm, and nothing tells it to complain.
 - `replicated`: the head's input is repeated once a row, then one ordinary backward. For fused recurrent kernels
   (`nn.LSTM`, `nn.GRU`), which vmap would unroll.
 - `looped`: one forward, one backward a row. The reference in the tests, and what `batched` falls back to.
@@ -21,6 +22,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch._C import _functorch  # pyright: ignore[reportAttributeAccessIssue]  # its stub is incomplete
+from torch.func import vmap
 
 logger = logging.getLogger(__name__)
 
@@ -106,10 +108,8 @@ def batched(
             return scores.detach(), _gradient(scores, leaf, cotangents[0])[:, None]
         try:
             with _no_slow_vmap():
-                parts = [
-                    _gradient(scores, leaf, cotangents[some], is_grads_batched=True)
-                    for some in _chunks(x, rows.shape[1], size)
-                ]
+                backward = vmap(lambda cotangent: _gradient(scores, leaf, cotangent))
+                parts = [backward(cotangents[some]) for some in _chunks(x, rows.shape[1], size)]
         except RuntimeError as error:  # nothing is hidden: what is not vmap's fault fails in the loop too
             logger.info("differentiating row by row: %s", str(error).splitlines()[0])
             parts = [_gradient(scores, leaf, cotangent)[None] for cotangent in cotangents]
@@ -179,17 +179,13 @@ def _cotangents(scores: Float[Tensor, "b t"], rows: Float[Tensor, "b r t"]) -> F
     return rows.movedim(1, 0).to(scores.dtype)
 
 
-def _gradient(scores: Tensor, leaf: Tensor, cotangent: Tensor, *, is_grads_batched: bool = False) -> Tensor:
+def _gradient(scores: Tensor, leaf: Tensor, cotangent: Tensor) -> Tensor:
     """∂(cotangent · scores)/∂leaf; zeros, not an error, where the scores do not depend on the leaf."""
     gradient = None
     if scores.requires_grad:
         with _no_autocast(leaf):
-            (gradient,) = torch.autograd.grad(
-                scores, leaf, cotangent, retain_graph=True, is_grads_batched=is_grads_batched, allow_unused=True
-            )
-    if gradient is None:  # `materialize_grads` would forget the rows
-        return leaf.detach().new_zeros(*cotangent.shape[: int(is_grads_batched)], *leaf.shape)
-    return gradient
+            (gradient,) = torch.autograd.grad(scores, leaf, cotangent, retain_graph=True, allow_unused=True)
+    return torch.zeros_like(leaf) if gradient is None else gradient
 
 
 def _chunks(x: Tensor, rows: int, size: int) -> Iterator[slice]:

@@ -1,3 +1,4 @@
+from collections import Counter
 from contextlib import nullcontext
 from math import ceil
 
@@ -5,8 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._C import _functorch
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import gelu, layer_norm
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmcam import gradients
 from mmcam.gradients import channel_weights, full_gradients
@@ -51,9 +55,10 @@ def backwards(monkeypatch):
     """The calls of `torch.autograd.grad`: for each, how many rows it was asked for at once."""
     calls, original = [], torch.autograd.grad
 
-    def counted(outputs, inputs, cotangents, *, is_grads_batched=False, **rest):
-        calls.append(len(cotangents) if is_grads_batched else None)
-        return original(outputs, inputs, cotangents, is_grads_batched=is_grads_batched, **rest)
+    def counted(outputs, inputs, cotangents, **rest):
+        batched = _functorch.is_batchedtensor(cotangents)
+        calls.append(len(_functorch.get_unwrapped(cotangents)) if batched else None)
+        return original(outputs, inputs, cotangents, **rest)
 
     monkeypatch.setattr(torch.autograd, "grad", counted)
     return calls
@@ -246,6 +251,45 @@ def test_batched_falls_back_to_the_loop_without_a_warning(backwards):
     assert backwards == [4, None, None, None, None]
     assert close(ours, channel_weights(odd, activations, rows, gradients.looped)[1])
     assert close(ours, 3 * channel_weights(head, activations, rows, gradients.looped)[1])
+
+
+class Count(TorchDispatchMode):
+    """How often each operation runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.times = Counter()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.times[operation.overloadpacket.__name__] += 1
+        return operation(*args, **(kwargs or {}))
+
+
+def test_batched_loops_over_no_operation(backwards):
+    activations, head, rows = prepared("classifier")
+
+    def curved(x, index):
+        return gelu(layer_norm(head(x, index).tanh().softmax(1), (4,)))
+
+    with Count() as count:
+        _, ours = channel_weights(curved, activations, rows, gradients.batched)
+    assert backwards == [4]
+    slopes = "tanh_backward", "_softmax_backward_data", "gelu_backward"
+    assert [count.times[slope] for slope in slopes] == [1, 1, 1]
+    assert close(ours, channel_weights(curved, activations, rows, gradients.looped)[1])
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_switch_of_vmap_is_as_it_was(enabled):
+    activations, head, rows = prepared("classifier")
+    before = _functorch._is_vmap_fallback_enabled()
+    _functorch._set_vmap_fallback_enabled(enabled)
+    try:
+        for function in (head, lambda x, index: Item.apply(head(x, index))):
+            channel_weights(function, activations, rows, gradients.batched)
+            assert _functorch._is_vmap_fallback_enabled() == enabled
+    finally:
+        _functorch._set_vmap_fallback_enabled(before)
 
 
 @pytest.mark.parametrize("how", WAYS)
