@@ -13,9 +13,9 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import linear, softplus
 
-from mmcam.backbones import PLACES, WAVES, backbone, gist, place_code
+from mmcam.backbones import PLACES, SPARSE, WAVES, backbone, gist, place_code
 from mmcam.checkpoint import load_model
 from mmcam.text import Vocabulary
 
@@ -128,14 +128,19 @@ class ShowAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", license
 class AttendAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", license="apache-2.0"):
     """A captioner with soft attention over places (after Xu et al., arXiv 1502.03044), made to be explained.
 
-    At each word the LSTM's state asks with a query (q, r); place x is looked at with weight a(x) = softmax(q·A(x) +
-    r·P(x)), where P names the place (`mmcam.backbones.place_code`). The word is read linearly off what was seen, c = Σ
-    a(x) A(x), and off the state.
+    At each word the LSTM's state asks with a query (q, r); place x is looked at with weight a(x) = softmax(q·A(x) + r·P(x)),
+    where P names the place (`mmcam.backbones.place_code`). What speaks for word v there is a soft maximum over the places
+    looked at,
 
-    Two differences from Xu et al. make the gradient readable. The attention is a *dot product*, linear in A: its part
-    of the gradient, Σ_x a(x) (g·A(x) - g·c) q, is zero after the spatial mean, so a word's α is its row of the readout
-    less the expected row, as in CAM. And the LSTM is fed *where* it looked, not what it saw there, so a noun is read
-    off the place and not remembered.
+        e_v = 1/s · log Σ_x a(x) exp(s · W_v·A(x)),
+
+    and the next word is read linearly off the evidence e, off where the look went, off how many such things there are, and
+    off the state.
+
+    Differs from Xu et al. so that the gradient can be read. The weights of the places in ∂e_v/∂A sum to one, and what the
+    attention adds sums to zero, since it is a dot product, linear in A: so the spatial mean of ∂e_v/∂A is W_v / Z exactly, as
+    in CAM. The LSTM is fed *where* it looked, not what it saw there, and only the gist of the picture
+    (`mmcam.backbones.gist`), so a noun is read off a place and not remembered.
     """
 
     def __init__(
@@ -144,6 +149,7 @@ class AttendAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", licen
         backbone_name: str = "scenes",
         embedding: int = 128,
         hidden: int = 256,
+        prototypes: int = 48,
         dropout: float = 0.1,
     ) -> None:
         """Make the model with random weights.
@@ -153,39 +159,58 @@ class AttendAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", licen
             backbone_name: A CNN, see `mmcam.backbones.backbone`.
             embedding: Length of word vectors and of the image vector.
             hidden: Length of the LSTM's state.
+            prototypes: Kinds of things that it can count.
             dropout: On the LSTM's output while training.
         """
         super().__init__(backbone_name, vocabulary)
-        channels = self.backbone.channels
-        self.hear = nn.Embedding(len(self.vocabulary), embedding)
+        channels, words = self.backbone.channels, len(self.vocabulary)
+        self.hear = nn.Embedding(words, embedding)
         self.see = nn.Sequential(nn.Linear(WAVES * channels, hidden), nn.ReLU(), nn.Linear(hidden, embedding))
-        self.lstm = LSTMStep(embedding + PLACES, hidden)
+        self.lstm = LSTMStep(embedding + FOUND, hidden)
         self.query = nn.Linear(hidden, channels + PLACES)
+        self.evidence = nn.Conv2d(channels, words, 1)
+        self.name = nn.Linear(words, prototypes)
+        self.density = nn.Linear(prototypes, channels + 1, bias=False)
         self.dropout = nn.Dropout(dropout)
-        self.readout = nn.Linear(channels + PLACES + hidden, len(self.vocabulary))
+        self.readout = nn.Linear(words + FOUND + hidden, words)
+        with torch.no_grad():
+            self.readout.weight[:, :words].copy_(torch.eye(words))
 
     def start(self, activations: Float[Tensor, "b k h w"], memo: dict[str, Any]) -> State:
-        """The LSTM gets the gist of the picture."""
+        """The LSTM gets the gist of the picture; what each place says for each word is laid out."""
         seen = self.see(gist(activations))
-        where, zero = seen.new_zeros(len(seen), PLACES), seen.new_zeros(len(seen), self.lstm.hidden_size)
-        h, c = self.lstm(torch.cat([seen, where], 1), (zero, zero))
+        found, zero = seen.new_zeros(len(seen), FOUND), seen.new_zeros(len(seen), self.lstm.hidden_size)
+        h, c = self.lstm(torch.cat([seen, found], 1), (zero, zero))
         places = place_code(activations).expand(len(seen), -1, -1)
-        return h, c, where, torch.cat([activations.flatten(2), places], 1)  # what and where, (b, k + p, n)
+        ground = torch.cat([activations.flatten(2), places], 1)  # what and where, (b, k + p, n)
+        votes = self.evidence(activations).flatten(2)  # (b, v, n)
+        most = votes.detach().amax(2)  # keeps the exponentials within range
+        return h, c, found, ground, (SHARPNESS * (votes - most[..., None])).exp(), most
 
     def step(self, state: State, word: Int[Tensor, " b"]) -> tuple[State, Float[Tensor, "b d"]]:
-        """Hear, look, and say what is there."""
-        h, c, where, ground = state
-        h, c = self.lstm(torch.cat([self.hear(word).to(h.dtype), where], 1), (h, c))
+        """Hear, look, and weigh what is there."""
+        h, c, found, ground, votes, most = state
+        h, c = self.lstm(torch.cat([self.hear(word).to(h.dtype), found], 1), (h, c))
         dropped = self.dropout(h)
         ask = self.query(dropped).unflatten(0, (len(ground), -1))  # (b, m, k + p)
         look = (ask @ ground).softmax(2)  # (b, m, n)
-        found = (look @ ground.mT).flatten(0, 1)
-        seen, where = found.split([self.backbone.channels, PLACES], 1)
-        return (h, c, where, ground), torch.cat([seen, where, dropped], 1)
+        evidence = most[:, None] + (look @ votes.mT + 1e-12).log() / SHARPNESS  # (b, m, v)
+        values, places = ground.split([self.backbone.channels, PLACES], 1)
+        row = self.density(self.name(evidence).softmax(2))  # (b, m, k + 1): the density of what is seen
+        alike = softplus(row[..., :-1] @ values + row[..., -1:] - SPARSE).sum(2, keepdim=True)
+        found = torch.cat([look @ places.mT, alike, (alike + 0.1).log()], 2).flatten(0, 1)  # where it is and how many
+        return (h, c, found, ground, votes, most), torch.cat([evidence.flatten(0, 1), found, dropped], 1)
 
     def spread(self, state: State, captions: int) -> State:
-        """The ground is the same for all captions of a picture."""
-        return (*super().spread(state[:3], captions), state[3])
+        """The picture is the same for all of its captions."""
+        return (*super().spread(state[:3], captions), *state[3:])
+
+
+SHARPNESS = 3.0
+"""s of the soft maximum over places; as in `SceneCNN.classify`."""
+
+FOUND = PLACES + 2
+"""Length of what a look reports: where, how many, and the logarithm of that."""
 
 
 def load(name: str) -> Captioner:

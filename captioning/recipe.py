@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from captioning.data import CocoCaptions
 from captioning.models import AttendAndTell, Captioner, ShowAndTell
 from mmcam.backbones import SceneCNN, load_backbone
+from mmcam.checkpoint import load_model
 from mmcam.errors import unknown
 from mmcam.pictures import Pictures, frozen_activations
 from mmcam.scenes.kinds import NAMES
@@ -46,6 +47,7 @@ class CaptionRecipe(Recipe):
         least_count: int = 1,
         seed: int = 0,
         limit: int | None = None,
+        start: str | None = None,
         options: dict[str, Any] | None = None,
     ) -> None:
         """Name model, data and hyperparameters.
@@ -65,10 +67,12 @@ class CaptionRecipe(Recipe):
             least_count: How often a word must occur to be in the vocabulary.
             seed: Of weights, order and dropout.
             limit: Use the first pictures only.
+            start: Weights of an earlier round of the same model to go on from: shipped, or a folder.
             options: More arguments of the model.
         """
         if model not in MODELS:
             raise unknown("captioner", model, MODELS)
+        self.start = start
         self.model, self.data, self.backbone, self.backbone_weights = model, data, backbone, backbone_weights
         self.train_split, self.val_split = train_split, val_split
         self.captions_each = captions_each
@@ -83,6 +87,8 @@ class CaptionRecipe(Recipe):
         load_backbone(model.backbone, self.backbone_weights, self.backbone)
         model.backbone.requires_grad_(self.trunk_rate > 0)
         _name_what_is_known(model)
+        if self.start:
+            model.load_state_dict(load_model(self.start, tuple(MODELS.values())).state_dict())
         return model
 
     def rates(self, model: nn.Module) -> list[dict[str, Any]]:
@@ -148,13 +154,21 @@ class CaptionRecipe(Recipe):
 
 
 def _name_what_is_known(model: Captioner) -> None:
-    """Let nouns that the embedded classifier knows start from its rows, where a captioner reads words off what it sees."""
-    if isinstance(model, AttendAndTell) and isinstance(model.backbone, SceneCNN):
-        rows = dict(zip(NAMES, model.backbone.classifier.weight.detach().flatten(1), strict=True))
-        with torch.no_grad():
-            for word, (kind, _) in NOUNS.items():
-                if word in model.vocabulary:
-                    model.readout.weight[model.vocabulary.encode([word])[0], : model.backbone.channels] = rows[kind]
+    """Let the embedded classifier's rows be the start of what places say: for nouns, and for what can be counted."""
+    if not (isinstance(model, AttendAndTell) and isinstance(model.backbone, SceneCNN)):
+        return
+    classifier, density = model.backbone.classifier, model.backbone.density
+    assert classifier.bias is not None and density.bias is not None and model.evidence.bias is not None
+    with torch.no_grad():
+        for word, (kind, plural) in NOUNS.items():
+            if word in model.vocabulary:
+                number, row = model.vocabulary.encode([word])[0], NAMES.index(kind)
+                model.evidence.weight[number] = classifier.weight[row]
+                model.evidence.bias[number] = classifier.bias[row]
+                if not plural and model.name.out_features == len(NAMES):
+                    model.name.weight[row] = torch.nn.functional.one_hot(torch.tensor(number), len(model.vocabulary))
+        if model.name.out_features == len(NAMES):
+            model.density.weight.copy_(torch.cat([density.weight.flatten(1), density.bias[:, None]], 1).T)
 
 
 class _Spoken(Dataset[tuple[Float[Tensor, "..."], list[tuple[list[int], list[int]]]]]):

@@ -20,10 +20,9 @@ class _WordLogProbability(torch.autograd.Function):
     @staticmethod
     def forward(states: Tensor, weight: Tensor, bias: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
         logits = torch.nn.functional.linear(states, weight, bias)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        log_norm = logits.logsumexp(-1, keepdim=True)
-        scores = logits.gather(-1, words[..., None]) - log_norm
-        expected = (logits - log_norm).exp_().to(weight.dtype) @ weight  # (b, t, d)
+        logs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+        scores = logs.gather(-1, words[..., None])
+        expected = logs.exp_().to(weight.dtype) @ weight  # (b, t, d)
         return scores.squeeze(-1), weight[words] - expected
 
     @staticmethod

@@ -7,7 +7,7 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, poisson_nll_loss, softplus
+from torch.nn.functional import binary_cross_entropy_with_logits, poisson_nll_loss
 from torch.utils.data import DataLoader, Dataset
 
 from classification.task import ClassificationTask
@@ -19,11 +19,7 @@ from mmcam.training import Recipe
 
 
 class SceneClassifier(SceneCNN, PyTorchModelHubMixin, library_name="mmcam", license="apache-2.0"):
-    """`SceneCNN` as a model of its own, with a second head for its training: how many things of each kind.
-
-    The count of a kind is the sum over places of a density; to be right about the sum the density must lie on the
-    things. Both heads see labels of the whole picture only, never a place.
-    """
+    """`SceneCNN` as a model of its own; trained on which kinds are in a picture and how many, never on where."""
 
     def __init__(self, channels: int = 96) -> None:
         """Make the network with random weights.
@@ -32,11 +28,6 @@ class SceneClassifier(SceneCNN, PyTorchModelHubMixin, library_name="mmcam", lice
             channels: Of the last convolution.
         """
         super().__init__(channels)
-        self.density = nn.Conv2d(channels, self.classifier.out_channels, 1)
-
-    def counts(self, activations: Float[Tensor, "b k h w"]) -> Float[Tensor, "b c"]:
-        """How many things of each kind there are, as a sum of densities."""
-        return softplus(self.density(activations).float() - 5).flatten(2).sum(2)
 
 
 class SceneTask(ClassificationTask):

@@ -1,14 +1,18 @@
 """How often a VQA model is right, how often without the picture, and whether the maps of its answers point there."""
 
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
+from mmcam.image import read_image
 from mmcam.quality import PointingTable, Quality, pictured, with_baselines
 from mmcam.scenes.language import questions
 from mmcam.task import Sample, Task
+from vqa.data import VqaV2
 from vqa.task import VQATask
 
 
@@ -66,3 +70,38 @@ class VQAQuality(Quality):
             **every.figures(),
             **naming.figures(),
         }
+
+
+class AnswerAccuracy(Quality):
+    """Accuracy on a data set in VQA v2's format: the most probable answer against the most common one of the annotators."""
+
+    def __init__(self, data: str, name: str, split: str, file_name: str) -> None:
+        """Name the data.
+
+        Args:
+            data: Folder with `<split>/` and `annotations/`.
+            name: The data set's name in its files.
+            split: Name of the split.
+            file_name: A picture's name: `{split}` is filled in first, then the picture's id.
+        """
+        self.data, self.name, self.split, self.file_name = Path(data), name, split, file_name
+
+    def measure(self, task: Task, seed: int, limit: int) -> dict[str, Any]:
+        """Ask all questions of the first pictures; the seed is of no use here."""
+        if not isinstance(task, VQATask):
+            raise TypeError("AnswerAccuracy measures a VQATask")
+        annotations = self.data / "annotations"
+        data = VqaV2(
+            self.data / self.split,
+            annotations / f"v2_OpenEnded_{self.name}_{self.split}_questions.json",
+            annotations / f"v2_{self.name}_{self.split}_annotations.json",
+            self.file_name.format(split=self.split),
+            limit,
+        )
+        right = 0
+        for start in tqdm(range(0, len(data.asked), 64), desc="questions", mininterval=5):
+            asked = data.asked[start : start + 64]
+            samples = [Sample(read_image(data.paths[question.picture]), question.id, question.question) for question in asked]
+            answers = task.answers(task.collate(samples).to(task.device))
+            right += sum(answer == question.answer for answer, question in zip(answers, asked, strict=True))
+        return {"accuracy": round(right / len(data.asked), 4), "questions": len(data.asked), "pictures": len(data.paths)}

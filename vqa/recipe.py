@@ -12,9 +12,11 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 
 from mmcam.backbones import SceneCNN, load_backbone
+from mmcam.checkpoint import load_model
 from mmcam.errors import unknown
 from mmcam.pictures import Pictures, frozen_activations
 from mmcam.scenes.kinds import NAMES
+from mmcam.scenes.language import NOUNS
 from mmcam.text import Vocabulary, pad, tokenise
 from mmcam.training import Recipe
 from vqa.data import VqaV2, common_answers
@@ -49,6 +51,7 @@ class VQARecipe(Recipe):
         least_count: int = 1,
         seed: int = 0,
         limit: int | None = None,
+        start: str | None = None,
         blind: bool = False,
         options: dict[str, Any] | None = None,
     ) -> None:
@@ -72,11 +75,13 @@ class VQARecipe(Recipe):
             least_count: How often a word must occur to be in the vocabulary.
             seed: Of weights, order and dropout.
             limit: Use the questions of the first pictures only.
+            start: Weights of an earlier round of the same model to go on from: shipped, or a folder.
             blind: Show a grey picture in place of every one: the question-only baseline.
             options: More arguments of the model.
         """
         if model not in MODELS:
             raise unknown("VQA model", model, MODELS)
+        self.start = start
         self.model, self.data, self.name, self.file_name = model, data, name, file_name
         self.backbone, self.backbone_weights = backbone, backbone_weights
         self.train_split, self.val_split = train_split, val_split
@@ -94,6 +99,8 @@ class VQARecipe(Recipe):
         load_backbone(model.backbone, self.backbone_weights, self.backbone)
         model.backbone.requires_grad_(self.trunk_rate > 0)
         _name_what_is_known(model)
+        if self.start:
+            model.load_state_dict(load_model(self.start, tuple(MODELS.values())).state_dict())
         return model
 
     def rates(self, model: nn.Module) -> list[dict[str, Any]]:
@@ -145,9 +152,9 @@ class VQARecipe(Recipe):
         kept = [question for question in data.asked if split != self.train_split or question.answer in known]
         pictures: Any = Pictures(data.paths, model.backbone)
         if self.blind:
-            grey = torch.zeros(1, *pictures[0].shape)
-            with torch.no_grad():
-                pictures = (model.backbone.trunk(grey)[0] if frozen else grey).expand(len(pictures), -1, -1, -1)
+            grey = [torch.zeros_like(pictures[0])]
+            one = frozen_activations(model.backbone, grey, device, amp=True) if frozen else torch.stack(grey)
+            pictures = one.expand(len(pictures), -1, -1, -1)
         elif frozen:
             pictures = frozen_activations(model.backbone, pictures, device, amp=True)
         rows = [(q.picture, (model.vocabulary.encode(tokenise(q.question)), known.get(q.answer, -1))) for q in kept]
@@ -166,13 +173,16 @@ class VQARecipe(Recipe):
 
 
 def _name_what_is_known(model: VQAModel) -> None:
-    """Let answers that the embedded classifier knows start from its rows, where a model reads them off what it sees."""
+    """Let words and answers that the embedded classifier knows start from its rows, where they are compared with places."""
     if isinstance(model, StackedAttention) and isinstance(model.backbone, SceneCNN):
         rows = dict(zip(NAMES, model.backbone.classifier.weight.detach().flatten(1), strict=True))
         with torch.no_grad():
             for number, answer in enumerate(model.answers):
                 if answer in rows:
                     model.readout.weight[number] = rows[answer]
+            for word, (kind, _) in NOUNS.items():
+                if word in model.vocabulary:
+                    model.hear.weight[model.vocabulary.encode([word])[0]] = rows[kind]
 
 
 class _Questions(Dataset[tuple[Tensor, list[tuple[list[int], int]]]]):
