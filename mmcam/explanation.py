@@ -60,8 +60,9 @@ class Explanation:
 
     def peaks(self) -> list[tuple[int, int]]:
         """Row and column of each map's maximum in the original picture."""
-        flat = self.upsample().nan_to_num(0.0).flatten(1).argmax(1).tolist()
-        return [divmod(place, self.size[1]) for place in flat]
+        # Row by row: twelve maps of a large photo at its own size would be gigabytes.
+        large = (draw.upsample(row[None], self.size, self.window).nan_to_num(0.0) for row in self.maps)
+        return [divmod(int(row.argmax()), self.size[1]) for row in large]
 
     def overlay(
         self,
