@@ -11,10 +11,10 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import normalize, pad, softplus
+from torch.nn.functional import normalize, softplus
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from mmcam.backbones import PLACES, backbone, place_code
+from mmcam.backbones import PLACES, SPARSE, backbone, place_code
 from mmcam.checkpoint import load_model
 from mmcam.text import Vocabulary
 
@@ -106,14 +106,15 @@ class NormProduct(VQAModel, PyTorchModelHubMixin, library_name="mmcam", license=
 class StackedAttention(VQAModel, PyTorchModelHubMixin, library_name="mmcam", license="apache-2.0"):
     """Stacked co-attention (after Yang et al., arXiv 1511.02274, and Lu et al., arXiv 1606.00061), made to be explained.
 
-    Look j first attends to the words of the question ("the dog"), then asks the picture with (q, r): a(x) = softmax(q·A(x) +
-    r·P(x)). Words and places share one space: q is the words' own vector, as far as a gate lets it through, plus what a small
-    network makes of it, of the whole question and of where the earlier looks went. What the last look saw is read off
-    *linearly*, so the part of an answer's α that comes from it is that answer's row, as in CAM. Beside that, densities asked
-    for by the question are summed over places, through a gate that is nearly shut until a question needs it (how many?), and a
-    small network joins question, places and sums (where, whether, how many).
+    1. Two look-ups. Each attends to words of the question ("the dog") and looks where the picture answers to them: words and
+       places share one space, a(x) = softmax(q·A(x)) with q the words' vector.
+    2. One search, a(x) = softmax(q·A(x) + r·P(x)), with (q, r) made of the question and of where the look-ups went. What
+       speaks for answer v there is a soft maximum over places, e_v = 1/s · log Σ_x a(x) exp(s · W_v·A(x)); as in
+       `captioning.AttendAndTell` the spatial mean of ∂e_v/∂A is W_v / Z exactly.
+    3. Densities that the question asks for are summed over places (how many?), through a gate that is nearly shut until a
+       question needs it. A small network joins question, places and sums (where, whether, how many).
 
-    Differs from the papers: dot-product attention instead of tanh layers, places, densities.
+    Differs from the papers: dot-product attention instead of tanh layers, places, soft maxima, densities.
     """
 
     def __init__(
@@ -122,7 +123,6 @@ class StackedAttention(VQAModel, PyTorchModelHubMixin, library_name="mmcam", lic
         answers: list[str],
         backbone_name: str = "scenes",
         hidden: int = 256,
-        looks: int = 2,
         densities: int = 4,
         dropout: float = 0.1,
     ) -> None:
@@ -133,7 +133,6 @@ class StackedAttention(VQAModel, PyTorchModelHubMixin, library_name="mmcam", lic
             answers: The answers in the order of the logits.
             backbone_name: A CNN, see `mmcam.backbones.backbone`.
             hidden: Length of the question vector and of hidden layers.
-            looks: How many times the model looks, one after another.
             densities: How many sums over places it can ask for.
             dropout: While training.
         """
@@ -141,52 +140,57 @@ class StackedAttention(VQAModel, PyTorchModelHubMixin, library_name="mmcam", lic
         channels = self.backbone.channels
         self.densities = densities
         self.hear = nn.Embedding(len(self.vocabulary), channels)
+        nn.init.normal_(self.hear.weight, std=0.1)  # words that the picture answers to shall stand out
         self.lstm = nn.LSTM(channels, hidden, batch_first=True)
-        self.notice = nn.Linear(channels + hidden + 1, looks)
-        self.repeat = nn.Linear(hidden, looks)
+        self.notice = nn.Linear(channels + hidden + 1, LOOKUPS)
+        with torch.no_grad():  # the first look-up prefers early words, the second late ones
+            self.notice.weight[:, -1] = torch.tensor([-6.0, 6.0])
+        self.search = _network(hidden + LOOKUPS * PLACES, hidden, channels + PLACES, dropout)
         self.compare = nn.Linear(hidden, PLACES)
-        self.ask = nn.ModuleList(
-            _network(channels + hidden + j * PLACES, hidden, channels + PLACES, dropout) for j in range(looks)
-        )
         self.count = nn.Linear(hidden, densities * (channels + 1))
         self.gate = nn.Linear(hidden, 1)
         nn.init.constant_(self.gate.bias, -2.0)
-        self.join = _network(hidden + (looks + 1) * PLACES + 2 * densities, 2 * hidden, len(answers), dropout)
-        self.readout = nn.Linear(channels, len(answers), bias=False)
+        self.join = _network(hidden + (LOOKUPS + 2) * PLACES + 2 * densities, 2 * hidden, len(answers), dropout)
+        self.evidence = nn.Conv2d(channels, len(answers), 1)
 
     def listen(self, words: Int[Tensor, "b t"], lengths: Int[Tensor, " b"]) -> Float[Tensor, "b q"]:
-        """The LSTM's state after the last word, then for each look the words that it attends to."""
-        heard = self.hear(words)  # (b, t, e)
+        """The LSTM's state after the last word, then for each look-up the words that it attends to."""
+        heard = self.hear(words)  # (b, t, k)
         packed = pack_padded_sequence(heard, lengths.cpu(), batch_first=True, enforce_sorted=False)
         outputs, (h, _) = self.lstm(packed)
         outputs, _ = pad_packed_sequence(outputs, batch_first=True, total_length=words.shape[1])
-        padding = torch.arange(words.shape[1], device=words.device) >= lengths[:, None].to(words.device)
-        order = torch.arange(words.shape[1], device=words.device) / lengths[:, None].to(words.device)  # 0 to 1
-        notice = self.notice(torch.cat([heard, outputs, order[..., None].to(heard.dtype)], 2)).masked_fill(padding[..., None], -torch.inf)  # (b, t, looks)
-        noticed = notice.softmax(1).mT @ heard  # (b, looks, e)
-        return torch.cat([h[0], noticed.flatten(1)], 1)
+        place = torch.arange(words.shape[1], device=words.device)
+        order = (place / lengths[:, None].to(words.device)).to(heard.dtype)  # 0 to 1
+        notice = self.notice(torch.cat([heard, outputs, order[..., None]], 2))  # (b, t, 2)
+        notice = notice.masked_fill((order >= 1)[..., None], -torch.inf).softmax(1)
+        return torch.cat([h[0], (notice.mT @ heard).flatten(1)], 1)
 
     def answer(
         self, activations: Float[Tensor, "b k h w"], memo: dict[str, Any], question: Float[Tensor, "bm q"]
     ) -> Float[Tensor, "bm a"]:
-        """Look, look again, count, answer."""
+        """Look up, search, count, answer."""
         values = activations.flatten(2)  # (b, k, n)
-        ground = torch.cat([values, place_code(activations).expand(len(values), -1, -1)], 1)  # (b, k + p, n)
-        looks, width = len(self.ask), self.hear.embedding_dim
-        known, noticed = question.unflatten(0, (len(values), -1)).split([self.lstm.hidden_size, looks * width], 2)
-        asked = self.count(known).unflatten(2, (self.densities, -1))  # (b, m, densities, k + 1)
-        density = softplus(asked[..., :-1].flatten(1, 2) @ values + asked[..., -1:].flatten(1, 2) - 5).sum(2)
-        density = density.unflatten(1, asked.shape[1:3])  # (b, m, densities)
+        places = place_code(activations)  # (p, n)
+        known, words = question.unflatten(0, (len(values), -1)).split([self.lstm.hidden_size, LOOKUPS * len(values[0])], 2)
+        lookups = [(query @ values).softmax(2) @ places.T for query in words.chunk(LOOKUPS, 2)]  # (b, m, p) each
+        ask, at = self.search(torch.cat([known, *lookups], 2)).split([len(values[0]), PLACES], 2)
+        look = (ask @ values + at @ places).softmax(2)  # (b, m, n)
+        votes = self.evidence(activations).flatten(2)  # (b, a, n)
+        most = votes.detach().amax(2, keepdim=True)  # keeps the exponentials within range
+        seen = look @ (SHARPNESS * (votes - most)).exp().mT + 1e-12  # (b, m, a)
+        asked = self.count(known).unflatten(2, (self.densities, -1)).flatten(1, 2)  # (b, m·densities, k + 1)
+        density = softplus(asked[..., :-1] @ values + asked[..., -1:] - SPARSE).sum(2).unflatten(1, (-1, self.densities))
         counted = torch.cat([density, (density + 0.1).log()], 2) * self.gate(known).sigmoid()
-        repeat, compare = self.repeat(known).sigmoid(), self.compare(known)
-        seen, found = known, []
-        for j, (ask, words) in enumerate(zip(self.ask, noticed.split(width, 2), strict=True)):
-            query = ask(torch.cat([words, known], 2)) + repeat[..., j, None] * pad(words, (0, PLACES))  # (b, m, k + p)
-            look = (query @ ground).softmax(2)  # (b, m, n)
-            seen, where = (look @ ground.mT).split([values.shape[1], PLACES], 2)
-            known, found = torch.cat([known, where], 2), [*found, where]
-        between = compare * (found[-1] - found[0])  # the way from the first thing to the last, weighed by the question
-        return (self.join(torch.cat([known, between, counted], 2)) + self.readout(seen)).flatten(0, 1)
+        between = self.compare(known) * (lookups[-1] - lookups[0])  # the way from thing to thing, weighed by the question
+        joined = self.join(torch.cat([known, *lookups, look @ places.T, between, counted], 2))
+        return (joined + most.mT + seen.log() / SHARPNESS).flatten(0, 1)
+
+
+LOOKUPS = 2
+"""How often `StackedAttention` looks up words of the question before it searches."""
+
+SHARPNESS = 3.0
+"""s of the soft maximum over places; as in `SceneCNN.classify`."""
 
 
 def _network(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Sequential:

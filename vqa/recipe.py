@@ -173,16 +173,22 @@ class VQARecipe(Recipe):
 
 
 def _name_what_is_known(model: VQAModel) -> None:
-    """Let words and answers that the embedded classifier knows start from its rows, where they are compared with places."""
-    if isinstance(model, StackedAttention) and isinstance(model.backbone, SceneCNN):
-        rows = dict(zip(NAMES, model.backbone.classifier.weight.detach().flatten(1), strict=True))
-        with torch.no_grad():
-            for number, answer in enumerate(model.answers):
-                if answer in rows:
-                    model.readout.weight[number] = rows[answer]
-            for word, (kind, _) in NOUNS.items():
-                if word in model.vocabulary:
-                    model.hear.weight[model.vocabulary.encode([word])[0]] = rows[kind]
+    """Let the embedded classifier's rows be the start of words and answers that it knows, and of noticing such words."""
+    if not (isinstance(model, StackedAttention) and isinstance(model.backbone, SceneCNN)):
+        return
+    classifier = model.backbone.classifier
+    assert classifier.bias is not None and model.evidence.bias is not None
+    rows = classifier.weight.detach().flatten(1)
+    with torch.no_grad():
+        for number, answer in enumerate(model.answers):
+            if answer in NAMES:
+                model.evidence.weight[number] = classifier.weight[NAMES.index(answer)]
+                model.evidence.bias[number] = classifier.bias[NAMES.index(answer)]
+        for word, (kind, _) in NOUNS.items():
+            if word in model.vocabulary:
+                model.hear.weight[model.vocabulary.encode([word])[0]] = rows[NAMES.index(kind)]
+        nouns = torch.linalg.lstsq(rows, torch.ones(len(rows), 1)).solution.T  # 1 for every noun's vector
+        model.notice.weight[:, : rows.shape[1]] = 6 * nouns
 
 
 class _Questions(Dataset[tuple[Tensor, list[tuple[list[int], int]]]]):
