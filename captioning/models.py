@@ -128,18 +128,18 @@ class ShowAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", license
 class AttendAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", license="apache-2.0"):
     """A captioner with soft attention over places (after Xu et al., arXiv 1502.03044), made to be explained.
 
-    At each word the LSTM's state asks with a query (q, r); place x is looked at with weight a(x) = softmax(q·A(x) + r·P(x)),
-    where P names the place (`mmcam.backbones.place_code`). What speaks for word v there is a soft maximum over the places
-    looked at,
+    At each word the LSTM's state asks with a query (q, r); place x is looked at with weight a(x) = softmax(q·A(x) +
+    r·P(x)), where P names the place (`mmcam.backbones.place_code`). What speaks for word v there is a soft maximum
+    over the places looked at,
 
         e_v = 1/s · log Σ_x a(x) exp(s · W_v·A(x)),
 
-    and the next word is read linearly off the evidence e, off where the look went, off how many such things there are, and
-    off the state.
+    and the next word is read linearly off the evidence e, off where the look went, off how many such things there
+    are, and off the state.
 
-    Differs from Xu et al. so that the gradient can be read. The weights of the places in ∂e_v/∂A sum to one, and what the
-    attention adds sums to zero, since it is a dot product, linear in A: so the spatial mean of ∂e_v/∂A is W_v / Z exactly, as
-    in CAM. The LSTM is fed *where* it looked, not what it saw there, and only the gist of the picture
+    Differs from Xu et al. so that the gradient can be read. The weights of the places in ∂e_v/∂A sum to one, and what
+    the attention adds sums to zero, since it is a dot product, linear in A: so the spatial mean of ∂e_v/∂A is W_v / Z
+    exactly, as in CAM. The LSTM is fed *where* it looked, not what it saw there, and only the gist of the picture
     (`mmcam.backbones.gist`), so a noun is read off a place and not remembered.
     """
 

@@ -158,7 +158,9 @@ def _name_what_is_known(model: Captioner) -> None:
     if not (isinstance(model, AttendAndTell) and isinstance(model.backbone, SceneCNN)):
         return
     classifier, density = model.backbone.classifier, model.backbone.density
-    assert classifier.bias is not None and density.bias is not None and model.evidence.bias is not None
+    assert classifier.bias is not None
+    assert density.bias is not None
+    assert model.evidence.bias is not None
     with torch.no_grad():
         for word, (kind, plural) in NOUNS.items():
             if word in model.vocabulary:

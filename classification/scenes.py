@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, poisson_nll_loss
 from torch.utils.data import DataLoader, Dataset

@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmcam.errors import UserError
     from mmcam.engine import explain, explain_all
+    from mmcam.errors import UserError
     from mmcam.explanation import Explanation
     from mmcam.load import explain_image, load_task
     from mmcam.task import Batch, Sample, Targets, Task
@@ -51,4 +51,3 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401
     if name not in _HOMES:
         raise AttributeError(f"module 'mmcam' has no attribute {name!r}")
     return getattr(import_module(f"mmcam.{_HOMES[name]}"), name)
-

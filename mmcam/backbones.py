@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,7 @@ from mmcam.resources import weights_path
 from mmcam.scenes.kinds import NAMES
 
 
+@runtime_checkable
 class Backbone(Protocol):
     """What captioners and VQA models need of a CNN.
 

@@ -58,7 +58,7 @@ def load_model(name: str, classes: Sequence[type[Any]]) -> Any:  # noqa: ANN401
         config_file, weights_file = (weights_path(name) / file for file in FILES)
     try:
         config = json.loads(config_file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # no JSON, or no text at all
         raise UserError(f"{config_file} is not whole JSON: {error}") from error
     architecture = config.pop(KEY, "")
     by_name = {cls.__name__: cls for cls in classes}

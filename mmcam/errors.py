@@ -21,6 +21,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """
     names = sorted(set(known))
     near = get_close_matches(name, names, n=4, cutoff=0.5)
-    hint = f"did you mean {', '.join(repr(n) for n in near)}?" if near else f"known ones are {', '.join(map(repr, names[:8]))}"
+    listed = ", ".join(map(repr, near or names[:8]))
+    hint = f"did you mean {listed}?" if near else f"known ones are {listed}"
     more = f" ({len(names)} in all)" if not near and len(names) > 8 else ""
     return UserError(f"unknown {kind} {name!r}: {hint}{more}")

@@ -75,9 +75,9 @@ def read_json(path: Path, *keys: str) -> dict[str, Any]:
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # no JSON, or no text at all
         raise UserError(f"{path} is not whole JSON: {error}") from error
-    missing = [key for key in keys if key not in content]
+    missing = [key for key in keys if not isinstance(content, dict) or key not in content]
     if missing:
         raise UserError(f"{path} lacks {missing}; expected an object with the keys {list(keys)}")
     return content

@@ -86,7 +86,7 @@ def train(recipe: Recipe, out: Path, device: torch.device, *, amp: bool = False,
     torch.manual_seed(recipe.seed)
     model = recipe.build().to(device)
     optimiser = torch.optim.AdamW(recipe.rates(model), weight_decay=recipe.decay)
-    curves: list[dict[str, float]] = []
+    curves: list[dict[str, int | float]] = []
     checkpoint = out / "checkpoint.pt"
     if checkpoint.exists():
         saved = _read(checkpoint, recipe)
@@ -178,7 +178,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     path.with_suffix(".tmp").replace(path)
 
 
-def _draw(curves: list[dict[str, float]], out: Path) -> None:
+def _draw(curves: list[dict[str, int | float]], out: Path) -> None:
     """Write the curves as a table and as a picture."""
     from matplotlib.figure import Figure
 

@@ -1,6 +1,6 @@
 """Explain a caption, a question and a class of embedded pictures: the main job on the embedded default.
 
-    python scripts/demo.py --out runs/demo
+python scripts/demo.py --out runs/demo
 """
 
 import argparse
@@ -17,7 +17,9 @@ def main() -> int:
     """Draw fresh scenes and run the command line on them, as a user would."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="where pictures and dumps go")
-    parser.add_argument("--seed", type=int, default=2026, help="of the scenes; the shipped models have seen seed 0 only")
+    parser.add_argument(
+        "--seed", type=int, default=2026, help="of the scenes; the shipped models have seen seed 0 only"
+    )
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     # The first scene in which something stands beside something else has the most to tell.
@@ -38,7 +40,9 @@ def main() -> int:
         print(f"\n{name}: mmcam explain {picture} {' '.join(f'{o!r}' if ' ' in o else o for o in options)}")
         if code := mmcam(["explain", str(picture), *options, "--hdf5", "--out", str(arguments.out / name)]):
             return code
-    print(f"\nStrips, raw maps and JSON files are in {arguments.out}/{{caption,question,class}}; each maps.h5 is an HDF5 dump.")
+    print(
+        f"\nStrips, raw maps and JSON are in {arguments.out}/{{caption,question,class}}; maps.h5 is the HDF5 dump."
+    )
     return 0
 
 

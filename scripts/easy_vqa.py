@@ -1,6 +1,6 @@
 """Write the easy-VQA data set in VQA v2's format.
 
-    python scripts/easy_vqa.py --out runs/easy-vqa
+python scripts/easy_vqa.py --out runs/easy-vqa
 """
 
 import argparse

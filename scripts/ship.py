@@ -1,6 +1,6 @@
 """Put a trained model into the package: float16 weights and the configuration, under a name.
 
-    python scripts/ship.py runs/captioner captioning-scenes
+python scripts/ship.py runs/captioner captioning-scenes
 """
 
 import argparse

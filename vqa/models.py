@@ -104,15 +104,15 @@ class NormProduct(VQAModel, PyTorchModelHubMixin, library_name="mmcam", license=
 
 
 class StackedAttention(VQAModel, PyTorchModelHubMixin, library_name="mmcam", license="apache-2.0"):
-    """Stacked co-attention (after Yang et al., arXiv 1511.02274, and Lu et al., arXiv 1606.00061), made to be explained.
+    """Stacked co-attention (after Yang et al., arXiv 1511.02274, and Lu et al., arXiv 1606.00061), to be explained.
 
-    1. Two look-ups. Each attends to words of the question ("the dog") and looks where the picture answers to them: words and
-       places share one space, a(x) = softmax(q·A(x)) with q the words' vector.
-    2. One search, a(x) = softmax(q·A(x) + r·P(x)), with (q, r) made of the question and of where the look-ups went. What
-       speaks for answer v there is a soft maximum over places, e_v = 1/s · log Σ_x a(x) exp(s · W_v·A(x)); as in
+    1. Two look-ups. Each attends to words of the question ("the dog") and looks where the picture answers to them:
+       words and places share one space, a(x) = softmax(q·A(x)) with q the words' vector.
+    2. One search, a(x) = softmax(q·A(x) + r·P(x)), with (q, r) made of the question and of where the look-ups went.
+       What speaks for answer v there is a soft maximum over places, e_v = 1/s · log Σ_x a(x) exp(s · W_v·A(x)); as in
        `captioning.AttendAndTell` the spatial mean of ∂e_v/∂A is W_v / Z exactly.
-    3. Densities that the question asks for are summed over places (how many?), through a gate that is nearly shut until a
-       question needs it. A small network joins question, places and sums (where, whether, how many).
+    3. Densities that the question asks for are summed over places (how many?), through a gate that is nearly shut
+       until a question needs it. A small network joins question, places and sums (where, whether, how many).
 
     Differs from the papers: dot-product attention instead of tanh layers, places, soft maxima, densities.
     """
@@ -171,7 +171,9 @@ class StackedAttention(VQAModel, PyTorchModelHubMixin, library_name="mmcam", lic
         """Look up, search, count, answer."""
         values = activations.flatten(2)  # (b, k, n)
         places = place_code(activations)  # (p, n)
-        known, words = question.unflatten(0, (len(values), -1)).split([self.lstm.hidden_size, LOOKUPS * len(values[0])], 2)
+        known, words = question.unflatten(0, (len(values), -1)).split(
+            [self.lstm.hidden_size, LOOKUPS * len(values[0])], 2
+        )
         lookups = [(query @ values).softmax(2) @ places.T for query in words.chunk(LOOKUPS, 2)]  # (b, m, p) each
         ask, at = self.search(torch.cat([known, *lookups], 2)).split([len(values[0]), PLACES], 2)
         look = (ask @ values + at @ places).softmax(2)  # (b, m, n)
@@ -179,9 +181,13 @@ class StackedAttention(VQAModel, PyTorchModelHubMixin, library_name="mmcam", lic
         most = votes.detach().amax(2, keepdim=True)  # keeps the exponentials within range
         seen = look @ (SHARPNESS * (votes - most)).exp().mT + 1e-12  # (b, m, a)
         asked = self.count(known).unflatten(2, (self.densities, -1)).flatten(1, 2)  # (b, m·densities, k + 1)
-        density = softplus(asked[..., :-1] @ values + asked[..., -1:] - SPARSE).sum(2).unflatten(1, (-1, self.densities))
+        density = (
+            softplus(asked[..., :-1] @ values + asked[..., -1:] - SPARSE).sum(2).unflatten(1, (-1, self.densities))
+        )
         counted = torch.cat([density, (density + 0.1).log()], 2) * self.gate(known).sigmoid()
-        between = self.compare(known) * (lookups[-1] - lookups[0])  # the way from thing to thing, weighed by the question
+        between = self.compare(known) * (
+            lookups[-1] - lookups[0]
+        )  # the way from thing to thing, weighed by the question
         joined = self.join(torch.cat([known, *lookups, look @ places.T, between, counted], 2))
         return (joined + most.mT + seen.log() / SHARPNESS).flatten(0, 1)
 

@@ -73,7 +73,7 @@ class VQAQuality(Quality):
 
 
 class AnswerAccuracy(Quality):
-    """Accuracy on a data set in VQA v2's format: the most probable answer against the most common one of the annotators."""
+    """Accuracy on a data set in VQA v2's format: the most probable answer against the annotators' most common one."""
 
     def __init__(self, data: str, name: str, split: str, file_name: str) -> None:
         """Name the data.
@@ -101,7 +101,13 @@ class AnswerAccuracy(Quality):
         right = 0
         for start in tqdm(range(0, len(data.asked), 64), desc="questions", mininterval=5):
             asked = data.asked[start : start + 64]
-            samples = [Sample(read_image(data.paths[question.picture]), question.id, question.question) for question in asked]
+            samples = [
+                Sample(read_image(data.paths[question.picture]), question.id, question.question) for question in asked
+            ]
             answers = task.answers(task.collate(samples).to(task.device))
             right += sum(answer == question.answer for answer, question in zip(answers, asked, strict=True))
-        return {"accuracy": round(right / len(data.asked), 4), "questions": len(data.asked), "pictures": len(data.paths)}
+        return {
+            "accuracy": round(right / len(data.asked), 4),
+            "questions": len(data.asked),
+            "pictures": len(data.paths),
+        }

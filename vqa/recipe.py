@@ -173,11 +173,12 @@ class VQARecipe(Recipe):
 
 
 def _name_what_is_known(model: VQAModel) -> None:
-    """Let the embedded classifier's rows be the start of words and answers that it knows, and of noticing such words."""
+    """Let the embedded classifier's rows be the start of words and answers that it knows, and of noticing them."""
     if not (isinstance(model, StackedAttention) and isinstance(model.backbone, SceneCNN)):
         return
     classifier = model.backbone.classifier
-    assert classifier.bias is not None and model.evidence.bias is not None
+    assert classifier.bias is not None
+    assert model.evidence.bias is not None
     rows = classifier.weight.detach().flatten(1)
     with torch.no_grad():
         for number, answer in enumerate(model.answers):
@@ -192,7 +193,7 @@ def _name_what_is_known(model: VQAModel) -> None:
 
 
 class _Questions(Dataset[tuple[Tensor, list[tuple[list[int], int]]]]):
-    """A picture with some of its questions, drawn by torch: words, and the number of the answer (-1: none of the model's)."""
+    """A picture with some of its questions, drawn by torch: words and the answer's number (-1: none of the model's)."""
 
     def __init__(self, pictures: Any, entries: Sequence[tuple[int, list[tuple[list[int], int]]]], each: int) -> None:  # noqa: ANN401
         self.pictures, self.entries, self.each = pictures, entries, each

@@ -6,9 +6,9 @@ Captions follow a small grammar:
     part      := ("a" | "an") noun | number plural
     relation  := "to the left of" | "left of" | "above" | "over" | "below" | "under" | …
 
-in which parts that no relation joins name different kinds, so that `statements` can read any caption back, also one that
-a model has made up, and `is_true` can hold it against the scene. Answers and captions are only written where nobody
-would dispute them (`clear_relation`); what others say is judged by the milder `holds`.
+in which parts that no relation joins name different kinds, so that `statements` can read any caption back, also one
+that a model has made up, and `is_true` can hold it against the scene. Answers and captions are only written where
+nobody would dispute them (`clear_relation`); what others say is judged by the milder `holds`.
 """
 
 from collections import Counter
