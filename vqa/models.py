@@ -110,7 +110,8 @@ class StackedAttention(VQAModel, PyTorchModelHubMixin, library_name="mmcam", lic
        words and places share one space, a(x) = softmax(q·A(x)) with q the words' vector.
     2. One search, a(x) = softmax(q·A(x) + r·P(x)), with (q, r) made of the question and of where the look-ups went.
        What speaks for answer v there is a soft maximum over places, e_v = 1/s · log Σ_x a(x) exp(s · W_v·A(x)); as in
-       `captioning.AttendAndTell` the spatial mean of ∂e_v/∂A is W_v / Z exactly.
+       `captioning.AttendAndTell` the spatial mean of ∂e_v/∂A is W_v / Z exactly. Answers are read
+       linearly off the evidence (an animal is a dog or a cat or …).
     3. Densities that the question asks for are summed over places (how many?), through a gate that is nearly shut
        until a question needs it. A small network joins question, places and sums (where, whether, how many).
 
@@ -152,6 +153,9 @@ class StackedAttention(VQAModel, PyTorchModelHubMixin, library_name="mmcam", lic
         nn.init.constant_(self.gate.bias, -2.0)
         self.join = _network(hidden + (LOOKUPS + 2) * PLACES + 2 * densities, 2 * hidden, len(answers), dropout)
         self.evidence = nn.Conv2d(channels, len(answers), 1)
+        self.readout = nn.Linear(len(answers), len(answers), bias=False)
+        with torch.no_grad():
+            self.readout.weight.copy_(torch.eye(len(answers)))
 
     def listen(self, words: Int[Tensor, "b t"], lengths: Int[Tensor, " b"]) -> Float[Tensor, "b q"]:
         """The LSTM's state after the last word, then for each look-up the words that it attends to."""
@@ -189,7 +193,7 @@ class StackedAttention(VQAModel, PyTorchModelHubMixin, library_name="mmcam", lic
             lookups[-1] - lookups[0]
         )  # the way from thing to thing, weighed by the question
         joined = self.join(torch.cat([known, *lookups, look @ places.T, between, counted], 2))
-        return (joined + most.mT + seen.log() / SHARPNESS).flatten(0, 1)
+        return (joined + self.readout(most.mT + seen.log() / SHARPNESS)).flatten(0, 1)
 
 
 LOOKUPS = 2
