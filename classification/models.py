@@ -1,0 +1,221 @@
+"""Classifiers by name, with what belongs to them: trained weights, the form of the input, the names of classes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from mmcam.errors import UserError, unknown
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a picture becomes a network's input.
+
+    Attributes:
+        size: Height and width of the input.
+        resize: The short side before the centre is cut out; None squashes the whole picture to the size.
+        mean: Of red, green and blue, for values in [0, 1].
+        std: Their standard deviations.
+    """
+
+    size: tuple[int, int] = (224, 224)
+    resize: int | None = 256
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model with the form of its input and the names of its classes, as far as they are known."""
+
+    model: nn.Module
+    form: Form
+    labels: tuple[str, ...] | None = None
+
+
+def classifier(
+    model: str | nn.Module,
+    weights: str | None = None,
+    num_classes: int | None = None,
+    size: tuple[int, int] | None = None,
+) -> Classifier:
+    """Get a classifier.
+
+    Args:
+        model: A module, or the name of a torchvision model ("resnet50"), of a timm model
+            ("timm/vit_tiny_patch16_224"), or "efficientnet_lite0", whose trained weights need no network.
+        weights: Of a named model: None for random ones, "DEFAULT" or another name of trained weights, which are
+            downloaded. Of any model: the path of a state dict (.safetensors, .pth, .pt); one that is pickled is read
+            without executing it.
+        num_classes: Number of classes; the model's own if not given.
+        size: Height and width of the input, for models that must know it when they are made.
+
+    Returns:
+        The classifier; a named one is in eval mode.
+
+    Raises:
+        UserError: A name is not known, the weights do not fit or cannot be had.
+    """
+    path = None if weights is None or not _is_path(weights) else Path(weights)
+    name = None if path else weights
+    if isinstance(model, nn.Module):
+        if name is not None or num_classes is not None:
+            raise UserError(
+                "weights by name and num_classes go with a model's name; give this model a state dict's path or none"
+            )
+        found = Classifier(model, _own_form(model), _own_labels(model))
+    elif model == "efficientnet_lite0":
+        found = _from_wheels(name, num_classes)
+    elif model.startswith("timm/"):
+        found = _from_timm(model.removeprefix("timm/"), name, num_classes, size)
+    else:
+        found = _from_torchvision(model, name, num_classes, size)
+    if path is not None:
+        _load(found.model, path)
+    return found
+
+
+def _from_wheels(weights: str | None, num_classes: int | None) -> Classifier:
+    from classification.efficientnet import efficientnet_lite0
+
+    if weights not in (None, "DEFAULT") or num_classes not in (None, 1000):
+        raise UserError(f"efficientnet_lite0 has weights DEFAULT and 1000 classes; got {weights} and {num_classes}")
+    model = efficientnet_lite0(trained=weights is not None)
+    return Classifier(model, _own_form(model), _own_labels(model) if weights else None)
+
+
+def _from_torchvision(
+    name: str, weights: str | None, num_classes: int | None, size: tuple[int, int] | None
+) -> Classifier:
+    from torchvision import models
+
+    if name not in models.list_models(module=models):
+        names = [*models.list_models(module=models), "efficientnet_lite0"]
+        raise unknown("model (torchvision's by name, timm's as timm/NAME)", name, names)
+    members = models.get_model_weights(name).__members__
+    if weights is not None and weights not in members:
+        raise unknown(f"weights of {name} (or no such file)", weights, members)
+    chosen: Any = None if weights is None else members[weights]
+    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    if name.startswith("vit_") and size is not None:
+        options["image_size"] = size[0]
+    if name in ("googlenet", "inception_v3") and chosen is None:
+        options["init_weights"] = True
+    try:
+        model = models.get_model(name, weights=chosen, **options)
+    except (ValueError, OSError) as error:  # torchvision's word on what does not fit, or no network
+        raise UserError(
+            f"{name} with weights {weights}: {_line(error)}; download them first and give the file's path"
+        ) from error
+    if chosen is None:
+        return Classifier(model.eval(), Form())
+    preset = chosen.transforms()
+    form = Form((preset.crop_size[0],) * 2, preset.resize_size[0], tuple(preset.mean), tuple(preset.std))
+    return Classifier(model.eval(), form, tuple(chosen.meta["categories"]))
+
+
+def _from_timm(name: str, weights: str | None, num_classes: int | None, size: tuple[int, int] | None) -> Classifier:
+    try:
+        import timm
+    except ImportError as error:
+        raise UserError(f"model 'timm/{name}' needs timm: pip install 'mmcam[timm]'") from error
+    if not timm.is_model(name):
+        raise unknown("timm model", name, timm.list_models())
+    full = name if weights in (None, "DEFAULT") else f"{name}.{weights}"
+    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    if size is not None and getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):
+        options["img_size"] = size
+    try:
+        model = timm.create_model(full, pretrained=weights is not None, **options)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UserError(
+            f"timm/{name} with weights {weights}: {_line(error)}; give the path of a state dict instead"
+        ) from error
+    imagenet = weights is not None and num_classes is None and getattr(model, "num_classes", 0) == 1000
+    return Classifier(model.eval(), _own_form(model), imagenet_labels() if imagenet else None)
+
+
+def _own_form(model: nn.Module) -> Form:
+    """What a model says of its input, as ours do (`size`, `mean`, `std`, `resize`) and timm's; ImageNet's otherwise."""
+    size, mean, std = (getattr(model, key, None) for key in ("size", "mean", "std"))
+    if all(isinstance(value, tuple | list) for value in (size, mean, std)):
+        return Form(_pair(size), getattr(model, "resize", None), tuple(mean), tuple(std))  # pyright: ignore[reportArgumentType]
+    timm = getattr(model, "pretrained_cfg", None)
+    if isinstance(timm, Mapping) and {"input_size", "crop_pct", "mean", "std"} <= timm.keys():
+        size = _pair(getattr(getattr(model, "patch_embed", None), "img_size", None) or timm["input_size"][1:])
+        squash = timm.get("crop_mode") == "squash" or size[0] != size[1]
+        return Form(size, None if squash else int(size[0] / timm["crop_pct"]), tuple(timm["mean"]), tuple(timm["std"]))
+    return Form()
+
+
+def _own_labels(model: nn.Module) -> tuple[str, ...] | None:
+    labels = getattr(model, "labels", None)
+    return tuple(map(str, labels)) if isinstance(labels, tuple | list) else None
+
+
+def read_labels(labels: Sequence[str] | str) -> tuple[str, ...]:
+    """Get the names of classes.
+
+    Args:
+        labels: The names; "imagenet"; or the path of a text file with one name a line.
+
+    Returns:
+        The names.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    if not isinstance(labels, str):
+        return tuple(labels)
+    if labels == "imagenet":
+        return imagenet_labels()
+    if not Path(labels).is_file():
+        raise UserError(
+            f"expected labels as a list, 'imagenet' or a text file with one a line; got {labels!r}, which is no file"
+        )
+    return tuple(Path(labels).read_text(encoding="utf-8").rstrip().splitlines())
+
+
+def imagenet_labels() -> tuple[str, ...]:
+    """The thousand classes of ImageNet, as torchvision names them."""
+    from torchvision.models import ResNet18_Weights
+
+    return tuple(ResNet18_Weights.DEFAULT.meta["categories"])
+
+
+def _load(model: nn.Module, path: Path) -> None:
+    """Load a state dict, also one that lies inside a training checkpoint or was saved from a parallel model."""
+    try:
+        if path.suffix == ".safetensors":
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        for key in ("state_dict", "model", "model_state_dict"):
+            state = state[key] if isinstance(state.get(key), Mapping) else state
+        model.load_state_dict({key.removeprefix("module.").removeprefix("_orig_mod."): x for key, x in state.items()})
+    except Exception as error:  # torch and safetensors raise many kinds
+        raise UserError(
+            f"{str(path)!r}: expected a state dict of {type(model).__name__}; {_line(error)}; "
+            "convert it, or name another model"
+        ) from error
+
+
+def _is_path(weights: str) -> bool:
+    return Path(weights).is_file() or Path(weights).suffix in (".safetensors", ".pth", ".pt")
+
+
+def _pair(size: Sequence[int]) -> tuple[int, int]:
+    return int(size[0]), int(size[1])
+
+
+def _line(error: BaseException) -> str:
+    """An error's text, of one line and not too long."""
+    return " ".join(str(error).split())[:200]

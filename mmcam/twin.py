@@ -1,0 +1,159 @@
+"""A twin of a module tree: new module objects with the same parameters and forward code, some of whose calls change.
+
+So a run can be watched, stopped or fed from outside while the user's modules stay as they are: no hook is registered,
+no attribute set, and threads may share a model.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType, MethodType
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+__all__ = [
+    "Call",
+    "Nest",
+    "Outputs",
+    "Reached",
+    "aliases",
+    "answering",
+    "leaving",
+    "named",
+    "observe",
+    "plain",
+    "stopping",
+    "twin",
+]
+
+Call = Callable[..., Any]
+Nest = Any
+"""A tensor, or tensors in lists, tuples and dictionaries: what a module may give."""
+Outputs = list[tuple[str, Nest]]
+"""What modules gave, in the order in which they finished; a module that runs twice is there twice."""
+
+
+def twin(root: nn.Module, wrappers: Mapping[str, Callable[[Call], Call]] = MappingProxyType({})) -> nn.Module:
+    """Copy a module tree in eval mode, and wrap some modules' calls.
+
+    Args:
+        root: The tree; shares its parameters, buffers and hooks with the copy.
+        wrappers: By name, from the call that computes to the one that shall be made instead.
+
+    Returns:
+        The copy. Scripted parts are not copied.
+    """
+    made: dict[int, nn.Module] = {}
+
+    def copy(module: nn.Module, name: str) -> nn.Module:
+        module = plain(module)
+        if id(module) in made or isinstance(module, torch.jit.ScriptModule):
+            return made.get(id(module), module)
+        made[id(module)] = new = object.__new__(type(module))
+        state = new.__dict__
+        state.update(module.__dict__, training=False, _compiled_call_impl=None)
+        state.update(_parameters=dict(module._parameters), _buffers=dict(module._buffers))
+        state["_modules"] = {
+            key: child if child is None else copy(child, f"{name}.{key}" if name else key)
+            for key, child in module._modules.items()
+        }
+        for key, value in module.__dict__.items():
+            if type(value) is MethodType and value.__self__ is module:
+                state[key] = MethodType(value.__func__, new)
+        if name in wrappers:
+            state["_call_impl"] = wrappers[name](MethodType(type(new)._call_impl, new))
+        return new
+
+    return copy(root, "")
+
+
+def leaving(
+    name: str, call: Call, outputs: Outputs, leave: Callable[[Nest], Nest], over: list[Nest] | None = None
+) -> Call:
+    """Compute and leave the output, which stands for all that was left during the call; until it is over."""
+
+    def run(*args: object, **kwargs: object) -> Nest:
+        start = len(outputs)
+        output = call(*args, **kwargs)
+        if not over:
+            left = leave(output)
+            outputs[start:] = [(name, left)]
+        return output
+
+    return run
+
+
+def stopping(call: Call) -> Call:
+    """Compute, and leave the forward with the output."""
+
+    def run(*args: object, **kwargs: object) -> Nest:
+        raise Reached(call(*args, **kwargs))
+
+    return run
+
+
+def answering(answers: list[Nest]) -> Callable[[Call], Call]:
+    """Answer with known outputs, the last one first; compute when there are no more."""
+    return lambda call: lambda *args, **kwargs: answers.pop() if answers else call(*args, **kwargs)
+
+
+class Reached(BaseException):
+    """The layer's output, on its way out of the forward; no `Exception`, so that no model catches it by accident."""
+
+    def __init__(self, output: Nest) -> None:
+        self.output = output
+
+
+def observe(model: nn.Module, images: Float[Tensor, "b ..."]) -> tuple[Outputs, Nest]:
+    """Run a model in eval mode and see what each of its modules gives; the model itself is not touched.
+
+    Args:
+        model: Takes images.
+        images: Its input.
+
+    Returns:
+        Names and outputs in the order in which the modules finish, once a call; and the model's output.
+    """
+    seen: Outputs = []
+
+    def seeing(name: str, call: Call) -> Call:
+        def run(*args: object, **kwargs: object) -> Nest:
+            # A tensor of its own: a module may hand its input on, whose other uses are not this output's.
+            output = tree_map_only(Tensor, lambda x: x.view_as(x), call(*args, **kwargs))
+            seen.append((name, output))
+            return output
+
+        return run
+
+    wrappers = {name: (lambda call, name=name: seeing(name, call)) for name, _ in named(model) if name}
+    return seen, twin(model, wrappers)(images)
+
+
+def named(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """List the modules as `named_modules` does, each once, without what `torch.compile` adds to the names."""
+    first: dict[int, tuple[str, nn.Module]] = {}
+    for name, module in aliases(model):
+        first.setdefault(id(module), (name, module))
+    return list(first.values())
+
+
+def aliases(module: nn.Module, name: str = "", above: tuple[int, ...] = ()) -> Iterator[tuple[str, nn.Module]]:
+    """All names of all modules: one that is registered in two places has two."""
+    module = plain(module)
+    yield name, module
+    for key, child in module._modules.items():
+        if child is not None and id(child) not in above:
+            yield from aliases(child, f"{name}.{key}" if name else key, (*above, id(module)))
+
+
+def plain(module: nn.Module) -> nn.Module:
+    """The user's own module, out of what `torch.compile` and data parallelism put around it."""
+    while not isinstance(module, torch.jit.ScriptModule):
+        parallel = isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel)
+        inner = module._modules.get("module" if parallel else "_orig_mod")
+        if inner is None:
+            break
+        module = inner
+    return module

@@ -1,0 +1,102 @@
+import pytest
+import torch
+from torch.nn.functional import softplus
+
+from classification.scenes import Instances, SceneClassifier, SceneClassifierRecipe, scene_classifier
+from mmcam.backbones import SceneCNN
+from mmcam.checkpoint import save_model
+from mmcam.errors import UserError
+from mmcam.scenes.kinds import NAMES
+from mmcam.scenes.write import scenes, write
+from mmcam.training import train
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    write(folder, "train", 6, seed=7)
+    return write(folder, "val", 3, seed=7)
+
+
+def instances(world, limit=None):
+    return Instances(world / "train", world / "annotations" / "instances_train.json", SceneCNN(4), limit)
+
+
+def test_every_picture_comes_with_the_counts_of_its_things(world):
+    data = instances(world)
+    assert data.names == NAMES
+    assert len(data) == 6
+    for i, scene in enumerate(scenes(7, "train", 6)):
+        picture, counts = data[i]
+        assert picture.shape == (3, 96, 96)
+        assert counts.tolist() == [len(scene.of_kind(name)) for name in NAMES]
+
+
+def test_a_limit_counts_pictures(world):
+    few, data = instances(world, 2), instances(world)
+    assert len(few) == 2
+    assert torch.equal(few[1][1], data[1][1])
+
+
+def test_a_file_of_another_kind_is_refused(world):
+    with pytest.raises(UserError, match=r"captions_train.json lacks \['categories'\]"):
+        Instances(world / "train", world / "annotations" / "captions_train.json", SceneCNN(4))
+    with pytest.raises(UserError, match=r"instances_none.json is missing"):
+        Instances(world / "train", world / "annotations" / "instances_none.json", SceneCNN(4))
+
+
+def test_counts_are_sums_of_densities():
+    model = SceneClassifier(3).double()
+    activations = torch.rand(2, 3, 4, 5, dtype=torch.float64)
+    density = torch.einsum("ck,bkhw->bchw", model.density.weight.flatten(1), activations)
+    expected = softplus(density + model.density.bias[:, None, None] - 5).sum((2, 3))
+    torch.testing.assert_close(model.counts(activations), expected, rtol=1e-5, atol=1e-6)
+    assert model.counts(torch.zeros(1, 3, 24, 24).double()).max() < 10  # nearly nothing anywhere at first
+
+
+def test_training_gives_a_classifier_that_is_loaded(world, tmp_path):
+    recipe = SceneClassifierRecipe(str(world), epochs=2, batch_size=3, channels=4)
+    folder = train(recipe, tmp_path, CPU)
+    model = scene_classifier(str(folder))
+    assert model.channels == 4
+    assert not model.training
+    figures = recipe.measure(model, CPU)
+    assert figures.keys() == {"kinds_right", "counts_right"}
+    assert "kinds_right" in (folder / "curves.csv").read_text()
+
+
+def test_it_learns_what_is_in_the_pictures(world):
+    """Two steps forth on the same pictures make the loss fall."""
+    recipe = SceneClassifierRecipe(str(world), channels=8)
+    model = recipe.build().train()
+    data = recipe.examples(model, CPU)
+    batch = [torch.stack(part) for part in zip(*(data[i] for i in range(6)), strict=True)]
+    optimiser = torch.optim.Adam(model.parameters(), 0.01)
+    losses = []
+    for _ in range(12):
+        loss = recipe.loss(model, batch)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 2
+
+
+def test_measure_counts_whole_pictures_that_are_right(world):
+    """A model that says the truth of the first picture for all is right once."""
+    recipe = SceneClassifierRecipe(str(world), channels=4)
+    model = SceneClassifier(4).eval()
+    truth = torch.tensor([len(next(iter(scenes(7, "val", 1))).of_kind(name)) for name in NAMES]).float()
+    model.classify = lambda activations: torch.where(truth > 0, 1.0, -1.0).expand(len(activations), -1)
+    model.counts = lambda activations: (truth + 0.3).expand(len(activations), -1)
+    assert recipe.measure(model, CPU) == {"kinds_right": pytest.approx(1 / 3), "counts_right": pytest.approx(1 / 3)}
+
+
+def test_a_saved_classifier_keeps_both_heads(tmp_path):
+    model = SceneClassifier(4).eval()
+    loaded = scene_classifier(str(save_model(model, tmp_path)))
+    images = torch.randn(1, 3, 48, 48)
+    assert torch.equal(loaded(images), model(images))
+    assert torch.equal(loaded.counts(loaded.features(images)), model.counts(model.features(images)))
