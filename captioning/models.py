@@ -140,7 +140,8 @@ class AttendAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", licen
     Differs from Xu et al. so that the gradient can be read. The weights of the places in ∂e_v/∂A sum to one, and what
     the attention adds sums to zero, since it is a dot product, linear in A: so the spatial mean of ∂e_v/∂A is W_v / Z
     exactly, as in CAM. The LSTM is fed *where* it looked, not what it saw there, and only the gist of the picture
-    (`mmcam.backbones.gist`), so a noun is read off a place and not remembered.
+    (`mmcam.backbones.gist`), so a noun is read off a place and not remembered; both add nothing to the spatial mean
+    either. What has been counted does: to the word's own score and, through the LSTM, to those of later words.
     """
 
     def __init__(

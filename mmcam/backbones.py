@@ -37,13 +37,6 @@ class Backbone(Protocol):
     std: tuple[float, float, float]
     layer: str
 
-    def counts(self, activations: Float[Tensor, "b k h w"]) -> Float[Tensor, "b c"]:
-        """How many things of each kind there are: the sum over places of a density.
-
-        To be right about the sum the density must lie on the things; only the whole picture's counts are ever shown.
-        """
-        return softplus(self.density(activations).float() - SPARSE).flatten(2).sum(2)
-
     def trunk(self, images: Float[Tensor, "b 3 x y"]) -> tuple[Float[Tensor, "b k h w"], dict[str, Any]]: ...  # noqa: D102
 
     def vector(self, activations: Float[Tensor, "b k h w"], memo: dict[str, Any]) -> Float[Tensor, "b d"]: ...  # noqa: D102
@@ -97,6 +90,14 @@ class SceneCNN(nn.Module):
         maps = sharpness * self.classifier(activations).flatten(2)
         maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
         return (maps.logsumexp(2) - math.log(maps.shape[2])) / sharpness
+
+    def counts(self, activations: Float[Tensor, "b k h w"]) -> Float[Tensor, "b c"]:
+        """How many things of each kind there are: the sum over places of a density.
+
+        To be right about the sum the density must lie on the things; only the whole picture's counts are ever shown.
+        """
+        density = self.density(activations).flatten(2)
+        return softplus(density.to(torch.promote_types(density.dtype, torch.float32)) - SPARSE).sum(2)
 
     def trunk(self, images: Float[Tensor, "b 3 x y"]) -> tuple[Float[Tensor, "b k h w"], dict[str, Any]]:
         """The last convolution's output after ReLU; nothing else crosses the cut."""

@@ -130,9 +130,9 @@ class PointingTable:
         """Count a word that means nothing in the picture: a miss of the method under test."""
         self._row("").hits.append(False)
 
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> dict[str, int | float]:
         """All shares and the number of words."""
-        figures: dict[str, float] = {f"{self.name}_n": len(self._row("").hits)}
+        figures: dict[str, int | float] = {f"{self.name}_n": len(self._row("").hits)}
         for method, pointing in self.rows.items():
             figures |= pointing.figures(f"{self.name}_{method}".rstrip("_"))
         return figures

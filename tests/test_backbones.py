@@ -6,6 +6,7 @@ import timm
 import torch
 from torch import nn
 from torchvision.models import get_model
+from torchvision.models.vgg import VGG, cfgs, make_layers
 
 from classification.scenes import SceneClassifier
 from mmcam.backbones import (
@@ -82,8 +83,12 @@ def test_the_vector_is_what_the_last_linear_layer_would_see(name):
 
 @torch.no_grad()
 def test_vgg_is_cut_before_its_last_pooling():
-    lower, _ = halves(make("vgg11"))
+    # A VGG-11 without the hundred million weights of its classifier.
+    model = VGG(make_layers(cfgs["A"], batch_norm=False), num_classes=3, init_weights=False)
+    model.classifier = nn.Sequential(nn.Linear(512 * 49, 4), nn.ReLU(), nn.Linear(4, 3))
+    lower, upper = halves(model)
     assert isinstance(lower[-1], nn.ReLU)  # relu5_3 of the paper
+    assert isinstance(upper[0], nn.MaxPool2d)
     assert lower(torch.randn(1, 3, 64, 64)).shape == (1, 512, 4, 4)
 
 
@@ -185,10 +190,10 @@ def test_first_moments_add_nothing_to_the_channel_weights():
 def test_gist_by_hand():
     activations = torch.tensor([[[[1.0, 2], [3, 4]]]], dtype=torch.float64)
     found = gist(activations).unflatten(1, (1, WAVES))[0, 0]
-    # Waves are (u, v) = (0, 1), (0, 2) … (3, 3); the factor is 8 / 4, and cos(π/4) = 1/√2.
-    assert found[0].item() == pytest.approx(2 * (1 + 3 - 2 - 4) / math.sqrt(2))
-    assert found[3].item() == pytest.approx(2 * (1 + 2 - 3 - 4) / math.sqrt(2))  # (1, 0)
-    assert found[4].item() == pytest.approx(2 * (1 + 4 - 2 - 3) / 2, abs=1e-12)  # (1, 1)
+    # Waves are (u, v) = (0, 1), (0, 2) … (3, 3); the factor is 32 / 4, and cos(π/4) = 1/√2.
+    assert found[0].item() == pytest.approx(8 * (1 + 3 - 2 - 4) / math.sqrt(2))
+    assert found[3].item() == pytest.approx(8 * (1 + 2 - 3 - 4) / math.sqrt(2))  # (1, 0)
+    assert found[4].item() == pytest.approx(8 * (1 + 4 - 2 - 3) / 2, abs=1e-12)  # (1, 1)
 
 
 def test_the_gist_knows_no_mean_so_it_adds_nothing_to_the_channel_weights():

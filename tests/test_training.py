@@ -52,7 +52,7 @@ class LineRecipe(Recipe):
 
     def measure(self, model, device):
         assert not model.training
-        return {"slope": float(model.linear.weight[0, 0]), "count": 1.0}
+        return {"slope": model.linear.weight[0, 0].item(), "count": 1.0}
 
 
 def curves(folder):

@@ -113,7 +113,8 @@ class StackedAttention(VQAModel, PyTorchModelHubMixin, library_name="mmcam", lic
        `captioning.AttendAndTell` the spatial mean of ∂e_v/∂A is W_v / Z exactly. Answers are read
        linearly off the evidence (an animal is a dog or a cat or …).
     3. Densities that the question asks for are summed over places (how many?), through a gate that is nearly shut
-       until a question needs it. A small network joins question, places and sums (where, whether, how many).
+       until a question needs it; they alone add to the spatial mean of an answer's gradient. A small network joins
+       question, places and sums (where, whether, how many).
 
     Differs from the papers: dot-product attention instead of tanh layers, places, soft maxima, densities.
     """
@@ -189,9 +190,8 @@ class StackedAttention(VQAModel, PyTorchModelHubMixin, library_name="mmcam", lic
             softplus(asked[..., :-1] @ values + asked[..., -1:] - SPARSE).sum(2).unflatten(1, (-1, self.densities))
         )
         counted = torch.cat([density, (density + 0.1).log()], 2) * self.gate(known).sigmoid()
-        between = self.compare(known) * (
-            lookups[-1] - lookups[0]
-        )  # the way from thing to thing, weighed by the question
+        # The way from thing to thing, weighed by the question.
+        between = self.compare(known) * (lookups[-1] - lookups[0])
         joined = self.join(torch.cat([known, *lookups, look @ places.T, between, counted], 2))
         return (joined + self.readout(most.mT + seen.log() / SHARPNESS)).flatten(0, 1)
 

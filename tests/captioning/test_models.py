@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from captioning.models import AttendAndTell, LSTMStep, ShowAndTell, load
+from captioning.models import FOUND, AttendAndTell, LSTMStep, ShowAndTell, load
 from captioning.scores import word_log_probability, word_logit_difference
-from mmcam.backbones import PLACES
+from mmcam.backbones import PLACES, place_code
 from mmcam.checkpoint import save_model
 from mmcam.errors import UserError
 from mmcam.gradients import batched, channel_weights, looped
@@ -12,7 +12,7 @@ from mmcam.gradients import batched, channel_weights, looped
 WORDS = ["a", "dog", "cat", "left", "of"]
 SIZE = {"embedding": 5, "hidden": 6}
 MODELS = (ShowAndTell, AttendAndTell)
-B, T, H, W = 2, 4, 3, 5
+B, T, H, W, V = 2, 4, 3, 5, 9
 
 
 def make(cls, **more):
@@ -21,7 +21,7 @@ def make(cls, **more):
     with torch.no_grad():
         for name, value in model.named_parameters():
             if not name.startswith("backbone"):
-                value.normal_(std=0.5)
+                value.normal_(std=0.05 if name.startswith("evidence") else 0.5)
     return model
 
 
@@ -120,82 +120,91 @@ def test_all_words_at_once_is_word_by_word(cls, case, caplog):
     assert "row by row" not in caplog.text  # every operation has a batching rule
 
 
-def test_a_query_of_nothing_looks_everywhere_alike(case):
+def test_evidence_of_a_look_at_everything_is_log_mean_exp(case):
+    """A query of nothing looks everywhere alike; then the evidence is pooled as in the embedded classifier."""
     activations, words = case
     model = make(AttendAndTell)
     nn.init.zeros_(model.query.weight)
     nn.init.zeros_(model.query.bias)
-    seen = model.states(activations, {}, words)[..., :96]
-    torch.testing.assert_close(seen, activations.mean((2, 3))[:, None].expand(B, T, 96), rtol=1e-12, atol=1e-13)
+    evidence = model.states(activations, {}, words)[..., :V]
+    votes = model.evidence(activations).flatten(2)
+    expected = (3 * votes).exp().mean(2).log() / 3
+    torch.testing.assert_close(evidence, expected[:, None].expand(B, T, V), rtol=1e-8, atol=1e-9)
 
 
 def test_attention_weighs_places_by_a_dot_product(case):
-    """What is seen, computed place by place from the state that asks."""
+    """What speaks for each word and where it is, computed place by place from the state that asks."""
     activations, words = case
     model = make(AttendAndTell)
-    _, out = model.step(model.start(activations, {}), words[:, 0])
-    hidden, (_, _, _, ground) = out[:, -6:], model.start(activations, {})
+    state, out = model.step(model.start(activations, {}), words[:, 0])
+    ground = torch.cat([activations.flatten(2), place_code(activations).expand(B, -1, -1)], 1)
     for i in range(B):
-        query = model.query(hidden[i])
+        query = model.query(state[0][i])
         looks = torch.stack([(query @ ground[i, :, n]).exp() for n in range(H * W)])
-        seen = sum(looks[n] / looks.sum() * ground[i, :96, n] for n in range(H * W))
-        torch.testing.assert_close(out[i, :96], seen, rtol=1e-11, atol=1e-12)
+        looks = looks / looks.sum()
         assert looks.max() / looks.min() > 2
-    assert torch.equal(ground[:, :96], activations.flatten(2))
+        assert torch.equal(out[i, -6:], state[0][i])
+        where = sum(looks[n] * ground[i, 96:, n] for n in range(H * W))
+        torch.testing.assert_close(out[i, V : V + PLACES], where, rtol=1e-11, atol=1e-12)
+        votes = model.evidence(activations)[i].flatten(1)
+        evidence = sum(looks[n] * (3 * votes[:, n]).exp() for n in range(H * W)).log() / 3
+        torch.testing.assert_close(out[i, :V], evidence, rtol=1e-8, atol=1e-9)
 
 
 def silent(model):
     """Let nobody hear what the model counts: neither the readout nor the LSTM."""
     with torch.no_grad():
-        model.readout.weight[:, 96 + PLACES : 96 + PLACES + 2] = 0
-        model.lstm.weight_ih[:, 5 + PLACES : 5 + PLACES + 2] = 0
+        model.readout.weight[:, V + PLACES : V + FOUND] = 0
+        model.lstm.weight_ih[:, 5 + PLACES : 5 + FOUND] = 0
     return model
 
 
-def weights_of(model, activations, words, said, foils=None):
-    def head(x, index):
-        states, (weight, bias) = model.states(x, {}, words), (model.readout.weight, model.readout.bias)
-        if foils is None:
-            return word_log_probability(states, weight, bias, said)
-        return word_logit_difference(states, weight, bias, said, foils)
-
+def weights_of(model, activations, score):
+    """α of T scores that are a function of the states."""
+    words = model.words
     rows = torch.eye(T, dtype=torch.float64).expand(B, T, T)
-    return channel_weights(head, activations, rows, looped)[1]
+    return channel_weights(lambda x, index: score(model.states(x, {}, words)), activations, rows, looped)[1]
 
 
-def test_a_word_s_alpha_is_its_row_less_the_expected_one(case):
-    """Attention, places and gist add nothing to the spatial mean of the gradient, at no word and through no LSTM.
+@pytest.mark.parametrize("word", [4, 8])
+def test_the_alpha_of_a_word_s_evidence_is_its_row(case, word):
+    """Attention, places and gist add nothing to the spatial mean of the gradient, at no step and through no LSTM.
 
-    All of them stay the same when A grows by the same vector everywhere; only what is seen grows by that vector.
+    All of them stay the same when A grows by the same vector everywhere; only the evidence grows, by its row's share.
     """
     activations, words = case
-    model, said = silent(make(AttendAndTell)), words.roll(-1, 1)
-    states = model.states(activations, {}, words)
-    shifted = model.states(activations + torch.randn(B, 96, 1, 1, dtype=torch.float64), {}, words)
-    torch.testing.assert_close(shifted[..., 96:96 + PLACES], states[..., 96:96 + PLACES], rtol=0, atol=1e-9)
+    model = silent(make(AttendAndTell))
+    model.words, row = words, model.evidence.weight[word].flatten()
+    found = weights_of(model, activations, lambda states: states[..., word])
+    torch.testing.assert_close(found, (row / (H * W)).expand(B, T, 96), rtol=1e-6, atol=1e-9)
+    shift = torch.randn(B, 96, 1, 1, dtype=torch.float64)
+    states, shifted = (model.states(x, {}, words) for x in (activations, activations + shift))
+    torch.testing.assert_close(shifted[..., V : V + PLACES], states[..., V : V + PLACES], rtol=0, atol=1e-9)
     torch.testing.assert_close(shifted[..., -6:], states[..., -6:], rtol=0, atol=1e-9)
-    rows = model.readout.weight[:, :96]
-    expected = model.readout(states).softmax(2) @ rows
-    torch.testing.assert_close(
-        weights_of(model, activations, words, said), (rows[said] - expected) / (H * W), rtol=1e-9, atol=1e-12
-    )
+    grown = (shift[:, :, 0, 0] @ row)[:, None].expand(B, T)
+    torch.testing.assert_close((shifted - states)[..., word], grown, rtol=1e-6, atol=1e-7)
 
 
-def test_a_contrast_s_alpha_is_the_difference_of_two_rows(case):
+def test_a_word_s_alpha_is_its_mixture_of_rows_less_the_expected_one(case):
     activations, words = case
     model, said = silent(make(AttendAndTell)), words.roll(-1, 1)
-    rows, foils = model.readout.weight[:, :96], words.flip(0)
-    found = weights_of(model, activations, words, said, foils)
-    torch.testing.assert_close(found, (rows[said] - rows[foils]) / (H * W), rtol=1e-9, atol=1e-12)
+    model.words, (weight, bias) = words, (model.readout.weight, model.readout.bias)
+    mixtures = weight[:, :V] @ model.evidence.weight.flatten(1)
+    expected = model.readout(model.states(activations, {}, words)).softmax(2) @ mixtures
+    found = weights_of(model, activations, lambda states: word_log_probability(states, weight, bias, said))
+    torch.testing.assert_close(found, (mixtures[said] - expected) / (H * W), rtol=1e-6, atol=1e-8)
+    foils = words.flip(0)
+    contrast = weights_of(model, activations, lambda states: word_logit_difference(states, weight, bias, said, foils))
+    torch.testing.assert_close(contrast, (mixtures[said] - mixtures[foils]) / (H * W), rtol=1e-6, atol=1e-8)
 
 
 def test_what_is_counted_adds_to_alpha(case):
     activations, words = case
-    model, said = make(AttendAndTell), words.roll(-1, 1)
-    rows = model.readout.weight[:, :96]
-    expected = model.readout(model.states(activations, {}, words)).softmax(2) @ rows
-    found = weights_of(model, activations, words, said)
-    assert (found - (rows[said] - expected) / (H * W)).abs().max() > 1e-3 * found.abs().max()
+    model = make(AttendAndTell)
+    model.words, row = words, model.evidence.weight[5].flatten()
+    found = weights_of(model, activations, lambda states: states[..., 5]) - row / (H * W)
+    assert found[:, 0].abs().max() < 1e-6 * row.abs().max()  # nothing has been counted before the first look
+    assert found[:, 1:].abs().max() > 1e-4 * row.abs().max()  # but then the LSTM hears of it
 
 
 def test_dropout_is_for_training_only(case):
@@ -220,5 +229,5 @@ def test_a_saved_captioner_is_loaded(cls, case, tmp_path):
 def test_what_is_no_captioner_is_not_loaded(tmp_path):
     (tmp_path / "config.json").write_text('{"architecture": "NormProduct"}')
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(UserError, match="unknown architecture in .*'NormProduct'"):
+    with pytest.raises(UserError, match=r"unknown architecture in .*'NormProduct'"):
         load(str(tmp_path))

@@ -40,7 +40,9 @@ def test_a_random_model_is_measured(task):
     several = [captions(scene, 1)[0] for scene in scenes(SEED, "test", LIMIT) if len(scene.things) > 1]
     assert figures["given_noun_pointing_n"] == sum(len(statements(caption.words)) for caption in several)
     assert figures == CaptionQuality().measure(task, SEED, LIMIT)
-    assert figures["given_noun_pointing_flipped"] != figures["given_noun_pointing"] or figures["given_noun_pointing"] < 1
+    assert (
+        figures["given_noun_pointing_flipped"] != figures["given_noun_pointing"] or figures["given_noun_pointing"] < 1
+    )
 
 
 def test_true_captions_are_all_true_and_point_at_the_same_nouns(task, monkeypatch):
@@ -54,7 +56,9 @@ def test_true_captions_are_all_true_and_point_at_the_same_nouns(task, monkeypatc
 
 def test_a_noun_that_is_not_in_the_picture_is_a_miss(task, monkeypatch):
     every = list(scenes(SEED, "test", LIMIT))
-    absent = next(kind.name for kind in KINDS if kind.name[0] not in "aeiou" and not any(s.of_kind(kind.name) for s in every))
+    absent = next(
+        kind.name for kind in KINDS if kind.name[0] not in "aeiou" and not any(s.of_kind(kind.name) for s in every)
+    )
     say(monkeypatch, task, [f"a {absent}"] * LIMIT)
     figures = CaptionQuality().measure(task, SEED, LIMIT)
     assert figures["true_captions"] == 0

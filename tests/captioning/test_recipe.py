@@ -10,7 +10,7 @@ from captioning.recipe import CaptionRecipe
 from classification.scenes import SceneClassifier
 from mmcam.checkpoint import save_model
 from mmcam.errors import UserError
-from mmcam.scenes.kinds import NAMES
+from mmcam.scenes.kinds import KINDS, NAMES
 from mmcam.scenes.language import captions
 from mmcam.scenes.write import scenes, write
 from mmcam.text import tokenise
@@ -51,7 +51,9 @@ def test_a_picture_without_captions_is_named(world, tmp_path):
     content["annotations"] = [row for row in content["annotations"] if row["image_id"] != 2]
     file = tmp_path / "captions.json"
     file.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"captions.json: 1 pictures have no caption, the first is scenes_train_0*2.png"):
+    with pytest.raises(
+        UserError, match=r"captions.json: 1 pictures have no caption, the first is scenes_train_0*2.png"
+    ):
         CocoCaptions(world / "train", file)
 
 
@@ -141,12 +143,14 @@ def test_frozen_activations_are_the_trunk_s_of_the_right_picture(world):
 def test_nouns_start_from_the_classifier_s_rows(world, classifier):
     model = make(world, backbone_weights=classifier).build()
     assert isinstance(model, AttendAndTell)
-    rows = model.backbone.classifier.weight.flatten(1)
-    nouns = [name for name in NAMES if name in model.vocabulary]
+    classifier = model.backbone.classifier
+    nouns = [kind for kind in KINDS if kind.name in model.vocabulary]
     assert nouns
-    for name in nouns:
-        (number,) = model.vocabulary.encode([name])
-        assert torch.equal(model.readout.weight[number, :96], rows[NAMES.index(name)])
+    for kind in nouns:
+        row = NAMES.index(kind.name)
+        for number in model.vocabulary.encode([word for word in (kind.name, kind.plural) if word in model.vocabulary]):
+            assert torch.equal(model.evidence.weight[number], classifier.weight[row])
+            assert torch.equal(model.evidence.bias[number], classifier.bias[row])
 
 
 def test_another_round_starts_from_the_last_one(world, tmp_path):

@@ -66,7 +66,7 @@ def test_a_word_s_score_depends_on_its_own_state_only(case):
 
 
 def test_the_readout_gets_no_gradient(case):
-    states, weight, bias, words = case
+    states, _, _, words = case
     readout = nn.Linear(D, V).double()
     word_log_probability(states, readout.weight, readout.bias, words).sum().backward()
     assert readout.weight.grad is None

@@ -30,7 +30,9 @@ def make(cls=AttendAndTell, **options):
 
 
 def collate(task, count=3):
-    samples = [Sample(Image.effect_noise(size, 80).convert("RGB"), f"picture {i}") for i, size in enumerate(SIZES[:count])]
+    samples = [
+        Sample(Image.effect_noise(size, 80).convert("RGB"), f"picture {i}") for i, size in enumerate(SIZES[:count])
+    ]
     batch = task.collate(samples)
     return replace(batch, images=batch.images.double())
 

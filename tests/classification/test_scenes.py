@@ -1,13 +1,16 @@
 import pytest
 import torch
+from PIL import Image
 from torch.nn.functional import softplus
 
-from classification.scenes import Instances, SceneClassifier, SceneClassifierRecipe, scene_classifier
+from classification.scenes import Instances, SceneClassifier, SceneClassifierRecipe, SceneTask
+from mmcam import explain
 from mmcam.backbones import SceneCNN
-from mmcam.checkpoint import save_model
+from mmcam.checkpoint import load_model, save_model
 from mmcam.errors import UserError
 from mmcam.scenes.kinds import NAMES
 from mmcam.scenes.write import scenes, write
+from mmcam.task import Sample
 from mmcam.training import train
 
 CPU = torch.device("cpu")
@@ -59,7 +62,7 @@ def test_counts_are_sums_of_densities():
 def test_training_gives_a_classifier_that_is_loaded(world, tmp_path):
     recipe = SceneClassifierRecipe(str(world), epochs=2, batch_size=3, channels=4)
     folder = train(recipe, tmp_path, CPU)
-    model = scene_classifier(str(folder))
+    model = load_model(str(folder), (SceneClassifier,))
     assert model.channels == 4
     assert not model.training
     figures = recipe.measure(model, CPU)
@@ -96,7 +99,25 @@ def test_measure_counts_whole_pictures_that_are_right(world):
 
 def test_a_saved_classifier_keeps_both_heads(tmp_path):
     model = SceneClassifier(4).eval()
-    loaded = scene_classifier(str(save_model(model, tmp_path)))
+    loaded = load_model(str(save_model(model, tmp_path)), (SceneClassifier,))
     images = torch.randn(1, 3, 48, 48)
     assert torch.equal(loaded(images), model(images))
     assert torch.equal(loaded.counts(loaded.features(images)), model.counts(model.features(images)))
+
+
+def test_the_task_explains_every_kind_by_its_row(tmp_path):
+    """Grad-CAM of the embedded classifier is CAM: each kind's map is its row of the classifier over Z, before ReLU."""
+    model = SceneClassifier(6).eval()
+    task = SceneTask(str(save_model(model, tmp_path)), top_k=3)
+    batch = task.collate([Sample(Image.effect_noise((50, 40), 90).convert("RGB"), "noise")])
+    (explanation,) = explain(task, batch, task.given(["dog, frisbee"], batch))
+    assert explanation.words == ("dog", "frisbee")
+    rows = model.classifier.weight.detach().flatten(1)[[NAMES.index("dog"), NAMES.index("frisbee")]]
+    with torch.no_grad():
+        activations = model.features(batch.images)
+        logits = model(batch.images)[0]
+    cam = torch.einsum("rk,khw->rhw", rows, activations[0]) / activations[0, 0].numel()
+    torch.testing.assert_close(explanation.signed, cam, rtol=1e-4, atol=1e-7)
+    (best,) = explain(task, batch)
+    assert best.words == tuple(NAMES[i] for i in logits.argsort(descending=True)[:3])
+    torch.testing.assert_close(best.scores, logits.sort(descending=True).values[:3], rtol=1e-4, atol=1e-6)

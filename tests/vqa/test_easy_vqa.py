@@ -20,7 +20,9 @@ def folder(tmp_path, monkeypatch):
         few = {image: paths[image] for image in sorted(paths)[:SOME]}
         rows = [row for row in zip(*questions, strict=True) if row[2] in few]
         monkeypatch.setattr(easy_vqa, f"get_{split}_image_paths", lambda few=few: few)
-        monkeypatch.setattr(easy_vqa, f"get_{split}_questions", lambda rows=rows: tuple(map(list, zip(*rows, strict=True))))
+        monkeypatch.setattr(
+            easy_vqa, f"get_{split}_questions", lambda rows=rows: tuple(map(list, zip(*rows, strict=True)))
+        )
     return write_easy_vqa(tmp_path / "easy")
 
 

@@ -16,13 +16,13 @@ from vqa.task import VQATask
 SEED, LIMIT = 3, 4
 NOUNS = " ".join(f"{kind.name} {kind.plural}" for kind in KINDS)
 GROUP = " ".join(f"{group}s" for group in GROUPS)
-TEXT = f"what is left right of above below the kind thing there a an how many things are pieces food where ? {NOUNS} {GROUP}"
+PLAIN = "what is left right of above below the kind thing there a an how many things are pieces food where ?"
 
 
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    words = list(Vocabulary.build([TEXT]).words)
+    words = list(Vocabulary.build([PLAIN, NOUNS, GROUP]).words)
     return NormProduct(words, list(ANSWERS), embedding=4, hidden=5, common=6)
 
 

@@ -62,7 +62,9 @@ def test_a_trained_model_is_loaded_and_knows_words_and_answers(world, classifier
 def test_a_trunk_with_a_rate_learns_along(world, classifier, tmp_path):
     recipe = make(world, "NormProduct", backbone_weights=classifier, trunk_rate=1e-3)
     after = load(str(train(recipe, tmp_path, CPU))).backbone.state_dict()
-    assert not torch.equal(load_file(f"{classifier}/model.safetensors")["features.0.weight"], after["features.0.weight"])
+    assert not torch.equal(
+        load_file(f"{classifier}/model.safetensors")["features.0.weight"], after["features.0.weight"]
+    )
     assert [group["lr"] for group in recipe.rates(recipe.build())] == [2e-3, 1e-3]
 
 
@@ -130,11 +132,19 @@ def test_questions_with_rare_answers_are_not_trained_on_but_count_as_wrong(world
 def test_what_the_classifier_knows_is_where_training_starts(world, classifier):
     model = make(world, backbone_weights=classifier).build()
     assert isinstance(model, StackedAttention)
-    rows = model.backbone.classifier.weight.flatten(1)
+    classifier = model.backbone.classifier
     things = [answer for answer in model.answers if answer in NAMES]
     assert things
     for name in things:
-        assert torch.equal(model.readout.weight[model.answers.index(name)], rows[NAMES.index(name)])
+        number, row = model.answers.index(name), NAMES.index(name)
+        assert torch.equal(model.evidence.weight[number], classifier.weight[row])
+        assert torch.equal(model.evidence.bias[number], classifier.bias[row])
+    nouns = [name for name in NAMES if name in model.vocabulary]
+    for name in nouns:
+        (number,) = model.vocabulary.encode([name])
+        assert torch.equal(model.hear.weight[number], classifier.weight[NAMES.index(name)].flatten())
+        # Such a vector is noticed by both look-ups.
+        assert (model.notice.weight[:, :96] @ model.hear.weight[number]).tolist() == pytest.approx([6, 6], rel=1e-3)
 
 
 def test_another_round_starts_from_the_last_one(world, tmp_path):

@@ -104,7 +104,9 @@ def collate_one(task, batch, i):
 
 def test_a_contrast_is_the_difference_of_two_answers(task):
     batch = collate(task)
-    contrast = explain(task, batch, task.given(["yes rather than no", "dog rather than 2", "2 rather than polar bear"], batch))
+    contrast = explain(
+        task, batch, task.given(["yes rather than no", "dog rather than 2", "2 rather than polar bear"], batch)
+    )
     yes = explain(task, batch, task.given(["yes", "dog", "2"], batch))
     no = explain(task, batch, task.given(["no", "2", "polar bear"], batch))
     assert contrast[0].words == ("yes rather than no",)
