@@ -4,6 +4,7 @@ So a run can be watched, stopped or fed from outside while the user's modules st
 no attribute set, and threads may share a model.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType, MethodType
 from typing import Any
@@ -64,6 +65,8 @@ def twin(root: nn.Module, wrappers: Mapping[str, Callable[[Call], Call]] = Mappi
                 state[key] = MethodType(value.__func__, new)
         if name in wrappers:
             state["_call_impl"] = wrappers[name](MethodType(type(new)._call_impl, new))
+            # Seeing a hook inside, torch's transformer layers call their parts one by one and not a fused kernel.
+            state["_forward_pre_hooks"] = OrderedDict(module._forward_pre_hooks) | {-1: lambda module, arguments: None}
         return new
 
     return copy(root, "")

@@ -160,6 +160,24 @@ def test_any_layer_of_an_odd_model(layer):
     check_halves(Odd(), layer, images())
 
 
+class Encoder(nn.Module):
+    """Runs as one fused kernel where no gradient is needed, unless someone looks inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 8, 8)
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True), 2)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.encoder(self.patches(x).flatten(2).transpose(1, 2)).mean(1))
+
+
+@pytest.mark.parametrize("layer", ["encoder.layers.0", "encoder.layers.1.self_attn", "encoder.layers.1.norm1"])
+def test_fused_transformer_layers_are_cut_inside(layer):
+    check_halves(Encoder(), layer, images())
+
+
 def test_first_tensor_of_several_is_cut_and_the_others_stay():
     model = Odd().double().eval()
     split = Split(model, "pair")
