@@ -77,7 +77,7 @@ class Captioner(nn.Module, ABC):
         """Let each picture's decoder go on in several copies; what `step` can share between them need not be copied."""
         return state if captions == 1 else tuple(part.repeat_interleave(captions, 0) for part in state)
 
-    def forward(self, images: Float[Tensor, "b 3 x y"], words: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
+    def forward(self, images: Float[Tensor, "b 3 x y"], words: Int[Tensor, "bm t"]) -> Float[Tensor, "bm t v"]:
         """Logits of the next word after each of the given ones."""
         activations, memo = self.backbone.trunk(images)
         return self.readout(self.states(activations, memo, words))

@@ -45,8 +45,8 @@ class VQAModel(nn.Module, ABC):
         """One logit an answer; there may be m questions a picture, one picture's after the other's."""
 
     def forward(
-        self, images: Float[Tensor, "b 3 x y"], words: Int[Tensor, "b t"], lengths: Int[Tensor, " b"]
-    ) -> Float[Tensor, "b a"]:
+        self, images: Float[Tensor, "b 3 x y"], words: Int[Tensor, "bm t"], lengths: Int[Tensor, " bm"]
+    ) -> Float[Tensor, "bm a"]:
         """One logit an answer."""
         activations, memo = self.backbone.trunk(images)
         return self.answer(activations, memo, self.listen(words, lengths))

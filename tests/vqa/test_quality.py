@@ -30,9 +30,7 @@ class Knowing(VQATask):
     """Answers right, whatever it sees."""
 
     def predict(self, activations, batch):
-        truth = {q.text: q.answer for key in {k.rsplit("/", 1)[0] for k in batch.ids} for q in asked(key)}
         mine = [truth_of(identity, text) for identity, text in zip(batch.ids, batch.texts, strict=True)]
-        assert {*mine} <= {*truth.values()}
         return Targets.of([[ANSWERS.index(answer)] for answer in mine], [[answer] for answer in mine])
 
 
