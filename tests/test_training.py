@@ -84,7 +84,8 @@ def test_a_run_leaves_weights_and_curves_and_no_checkpoint(whole):
     assert not {name for name in names if name.startswith("checkpoint")}
     assert [row["epoch"] for row in curves(whole)] == [1, 2, 3, 4]
     assert curves(whole)[0].keys() == {"epoch", "loss", "slope", "count"}
-    assert Image.open(whole / "curves.png").width > 200
+    with Image.open(whole / "curves.png") as picture:
+        assert picture.width > 200
 
 
 @pytest.mark.parametrize("stops", [[1], [2], [3], [1, 1, 1], [4]])
