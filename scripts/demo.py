@@ -40,9 +40,7 @@ def main() -> int:
         print(f"\n{name}: mmcam explain {picture} {' '.join(f'{o!r}' if ' ' in o else o for o in options)}")
         if code := mmcam(["explain", str(picture), *options, "--hdf5", "--out", str(arguments.out / name)]):
             return code
-    print(
-        f"\nStrips, raw maps and JSON are in {arguments.out}/{{caption,question,class}}; maps.h5 is the HDF5 dump."
-    )
+    print(f"\nStrips, raw maps and JSON are in {arguments.out}/{{caption,question,class}}; maps.h5 is the HDF5 dump.")
     return 0
 
 

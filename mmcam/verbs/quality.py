@@ -62,9 +62,7 @@ def run(arguments: Namespace) -> int:
     }
     rows = [[name, f"{value:.4f}" if isinstance(value, float) else str(value)] for name, value in measured.items()]
     print(table(["figure", "value"], rows))
-    print(
-        f"{conditions['data']}, limit {arguments.limit}, {task.layer}, weights {conditions['weights_sha256'][:12]}"
-    )
+    print(f"{conditions['data']}, limit {arguments.limit}, {task.layer}, weights {conditions['weights_sha256'][:12]}")
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps({**measured, "conditions": conditions}, indent=1), encoding="utf-8")
