@@ -18,7 +18,7 @@ from mmcam.errors import UserError
 from mmcam.explanation import Explanation
 from mmcam.gradients import channel_weights, full_gradients, looped
 from mmcam.load import check_weights
-from mmcam.task import Batch, Sample, Targets, Task
+from mmcam.task import Batch, Sample, Targets, Task, vjp_of
 
 OK, FAILED, SKIPPED = "ok", "FAILED", "skipped"
 
@@ -193,7 +193,7 @@ def _dead_layer(case: Case) -> Check:
 
 def _batched(case: Case) -> tuple[str, str]:
     """The task's own way of differentiating, and the probe, against one backward a row and the whole gradient."""
-    vjp = type(case.task).vjp
+    vjp = vjp_of(case.task)
     _, reference = full_gradients(case.head, case.activations, case.targets.rows, looped)
     _, weights = channel_weights(case.head, case.activations, case.targets.rows, vjp)
     _, gradients = full_gradients(case.head, case.activations, case.targets.rows, vjp)

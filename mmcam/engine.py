@@ -11,7 +11,7 @@ from mmcam.cam import FROM_GRADIENTS, FROM_WEIGHTS
 from mmcam.errors import UserError, unknown
 from mmcam.explanation import Explanation
 from mmcam.gradients import channel_weights, full_gradients
-from mmcam.task import Batch, Targets, Task
+from mmcam.task import Batch, Targets, Task, vjp_of
 
 
 def explain(task: Task, batch: Batch, targets: Targets | None = None, method: str = "grad_cam") -> list[Explanation]:
@@ -81,9 +81,9 @@ def _maps(
         return task.scores(x, batch.take(index), targets.take(index))
 
     if method in FROM_WEIGHTS:
-        y, derivatives = channel_weights(head, activations, targets.rows, type(task).vjp)  # (b, t), (b, r, k)
+        y, derivatives = channel_weights(head, activations, targets.rows, vjp_of(task))  # (b, t), (b, r, k)
     else:
-        y, derivatives = full_gradients(head, activations, targets.rows, type(task).vjp)  # (b, t), (b, r, k, h, w)
+        y, derivatives = full_gradients(head, activations, targets.rows, vjp_of(task))  # (b, t), (b, r, k, h, w)
     with torch.no_grad(), torch.autocast(activations.device.type, enabled=False):
         signed = {**FROM_WEIGHTS, **FROM_GRADIENTS}[method](derivatives, activations)  # (b, r, h, w)
         # Not a matrix product: zero times a log-probability of minus infinity shall be zero.

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -252,11 +252,12 @@ class Task(nn.Module, ABC):
     Attributes:
         layer: Name of the explained layer, for the record.
         vjp: How several rows are differentiated at once: `mmcam.gradients.batched` (default), `replicated` for heads
-            with fused recurrent kernels (`nn.LSTM`, `nn.GRU`), or `looped`.
+            with fused recurrent kernels (`nn.LSTM`, `nn.GRU`), or `looped`. A task may also have one of its own:
+            `task.vjp = looped`.
     """
 
     layer: str = ""
-    vjp: ClassVar[Vjp] = staticmethod(batched)
+    vjp: Vjp = staticmethod(batched)
 
     @abstractmethod
     def collate(self, samples: Sequence[Sample]) -> Batch:
@@ -293,3 +294,8 @@ class Task(nn.Module, ABC):
     def device(self) -> torch.device:
         """Where the parameters and buffers lie; the CPU if there are none."""
         return next(chain(self.parameters(), self.buffers()), torch.empty(0)).device
+
+
+def vjp_of(task: Task) -> Vjp:
+    """How a task differentiates: its own way, else its class's, where `vjp = looped` must not become a method."""
+    return vars(task).get("vjp", type(task).vjp)

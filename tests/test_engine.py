@@ -12,7 +12,7 @@ from torch.autograd import Function
 from mmcam import cam, gradients
 from mmcam.engine import explain, explain_activations, explain_all
 from mmcam.errors import UserError
-from mmcam.gradients import channel_weights
+from mmcam.gradients import channel_weights, looped
 from mmcam.task import Batch, Sample, Targets
 from tests.reference import (
     DECODERS,
@@ -47,6 +47,24 @@ class Given(Small):
 
     def scores(self, activations, batch, targets):
         return self.of(activations)[:, : targets.ids.shape[1]]
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "hires_cam"])
+def test_a_task_may_have_a_way_to_differentiate_of_its_own(method):
+    asked = []
+
+    def own(head, x, rows, **options):
+        asked.append(len(rows))
+        return looped(head, x, rows, **options)
+
+    task, batch, targets = make("plain"), pictures(4), ragged()
+    expected = explain(task, batch, targets, method)
+    task.vjp = own
+    assert same_maps(explain(task, batch, targets, method), expected)
+    assert asked == [4]
+    bare = make("classifier")
+    type(bare).vjp = looped  # without staticmethod
+    assert len(explain(bare, batch, targets, method)) == 4
 
 
 def signed(explanations):
