@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from math import isfinite
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from mmcam import draw
 from mmcam.task import Window
+
+LONGEST_NAME = 100  # bytes; file systems allow 255, with the suffix
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,11 +61,14 @@ class Explanation:
         """The maps at the size of the original picture, bilinearly, zero outside the window."""
         return draw.upsample(self.maps, self.size, self.window)
 
-    def peaks(self) -> list[tuple[int, int]]:
-        """Row and column of each map's maximum in the original picture."""
+    def peaks(self) -> list[tuple[int, int] | None]:
+        """Row and column of each map's maximum in the original picture; None for a map that is nowhere positive."""
         # Row by row: twelve maps of a large photo at its own size would be gigabytes.
-        large = (draw.upsample(row[None], self.size, self.window).nan_to_num(0.0) for row in self.maps)
-        return [divmod(int(row.argmax()), self.size[1]) for row in large]
+        return [self._peak(draw.upsample(row[None], self.size, self.window)[0]) for row in self.maps]
+
+    def _peak(self, large: Float[Tensor, "H W"]) -> tuple[int, int] | None:
+        large = large.nan_to_num(nan=0.0, posinf=0.0)
+        return divmod(int(large.argmax()), self.size[1]) if bool(large.any()) else None
 
     def overlay(
         self,
@@ -94,7 +100,8 @@ class Explanation:
     def save(self, folder: Path | str, image: Image.Image | None = None) -> Path:
         """Write `<id>.json` (words, scores, flags, sizes …), the raw maps as `<id>.npy` and the strip as `<id>.png`.
 
-        A score that is not finite is null in the JSON, which knows no NaN.
+        A score that is not finite is null in the JSON, which knows no NaN; so is the peak of an empty map. An id that
+        is no file's name is cleaned (see `file_name`); different ids never write to the same files.
 
         Args:
             folder: Where to write; made if it is missing.
@@ -129,9 +136,18 @@ class Explanation:
 
 
 def file_name(identity: str) -> str:
-    """Turn an id into a name that is safe as a file's: letters, digits, dot, dash and underscore, 100 bytes at most."""
-    name = re.sub(r"[^\w.-]+", "_", identity).encode(errors="ignore")[-100:].decode(errors="ignore")
-    return name.strip("._") or "picture"
+    """Turn an id into a name that is safe as a file's: letters, digits, dot, dash and underscore, 100 bytes at most.
+
+    An id that is not such a name itself is cleaned, and some digits of its hash tell "a/b" from "a_b".
+    """
+    name = (
+        re.sub(r"[^\w.-]+", "_", identity).encode(errors="ignore")[-LONGEST_NAME:].decode(errors="ignore").strip("._")
+    )
+    if name == identity != "":
+        return name
+    digits = sha256(identity.encode(errors="surrogatepass")).hexdigest()[:8]
+    name = name.encode()[-LONGEST_NAME + 9 :].decode(errors="ignore").strip("._") or "picture"
+    return f"{name}-{digits}"
 
 
 def where(peak: tuple[int, int], size: Sequence[int]) -> str:

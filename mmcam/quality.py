@@ -58,7 +58,7 @@ class Pointing:
 
     def add(
         self,
-        place: tuple[int, int],
+        place: tuple[int, int] | None,
         right: Bool[np.ndarray, "h w"],
         wrong: Bool[np.ndarray, "n h w"],
         map: Float[Tensor, "h w"] | None,
@@ -66,13 +66,13 @@ class Pointing:
         """Count one map.
 
         Args:
-            place: Row and column of its peak.
+            place: Row and column of its peak; None, a miss, for a map that is nowhere positive.
             right: Where the thing is.
             wrong: Where each of the other things is.
             map: The map at the picture's size; None for baselines that are a place only.
         """
-        self.hits.append(bool(right[place]))
-        self.others.append(bool(len(wrong) and wrong[:, place[0], place[1]].any()))
+        self.hits.append(place is not None and bool(right[place]))
+        self.others.append(place is not None and bool(len(wrong) and wrong[:, place[0], place[1]].any()))
         if map is not None and len(wrong):
             values = map.nan_to_num(0.0).numpy()
             mass = [float(values[other].sum()) for other in wrong]

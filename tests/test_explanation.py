@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
@@ -60,8 +61,13 @@ def test_peaks_are_places_of_the_original():
     assert explanation(signed, window=(4.0, 6.0, 8.0, 12.0)).peaks()[1] == (4, 11)
 
 
-def test_the_peak_of_a_broken_map_is_no_error():
-    assert len(explanation(torch.full((2, 2, 2), torch.nan)).peaks()) == 2
+def test_a_map_without_a_positive_value_has_no_peak(tmp_path):
+    """Not the top left corner, where the maximum of nothing would be."""
+    assert explanation().peaks()[1:] == [None, None]
+    assert explanation(torch.full((2, 2, 2), torch.nan)).peaks() == [None, None]
+    record = json.loads(explanation().save(tmp_path).read_text(encoding="utf-8"))
+    assert record["peaks"][1:] == [None, None]
+    assert record["peaks"][0] is not None
 
 
 def test_the_overlay_has_a_panel_a_word():
@@ -81,7 +87,7 @@ def test_saved_files_say_everything(tmp_path):
     image = Image.new("RGB", (12, 8), "white")
     original = explanation(torch.randn(3, 2, 2), id="vqa/what is left?.jpg", prompt="what is left?")
     strip = original.save(tmp_path / "new" / "folder", image)
-    assert strip == tmp_path / "new" / "folder" / "vqa_what_is_left_.jpg.png"
+    assert strip == tmp_path / "new" / "folder" / f"{file_name(original.id)}.png"
     with Image.open(strip) as picture:
         assert picture.size == original.overlay(image).size
     record = json.loads(strip.with_suffix(".json").read_text(encoding="utf-8"))
@@ -90,13 +96,14 @@ def test_saved_files_say_everything(tmp_path):
         assert record[name] == getattr(original, name)
     for name in ("words", "scores", "flags", "size", "window"):
         assert record[name] == list(getattr(original, name))
-    assert record["peaks"] == [list(peak) for peak in original.peaks()]
+    assert record["peaks"] == [peak and list(peak) for peak in original.peaks()]
 
 
 def test_without_a_picture_no_strip_is_saved(tmp_path):
     path = explanation().save(str(tmp_path))
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["a_picture.json", "a_picture.npy"]
-    assert path == tmp_path / "a_picture.json"
+    name = file_name("a picture")
+    assert sorted(file.name for file in tmp_path.iterdir()) == [f"{name}.json", f"{name}.npy"]
+    assert path == tmp_path / f"{name}.json"
 
 
 def test_what_is_not_finite_is_saved_as_json(tmp_path):
@@ -139,16 +146,29 @@ def test_any_id_is_a_safe_file_name(identity):
 @pytest.mark.parametrize(
     ("identity", "name"),
     [
-        ("../../etc/passwd", "etc_passwd"),
-        ("COCO_val2014_000000000042.jpg", "COCO_val2014_000000000042.jpg"),
-        ("..", "picture"),
-        ("", "picture"),
-        ("ein Bär?", "ein_Bär"),
-        ("犬" * 200, "犬" * 33),
+        ("../../etc/passwd", r"etc_passwd-[0-9a-f]{8}"),
+        ("COCO_val2014_000000000042.jpg", r"COCO_val2014_000000000042\.jpg"),
+        ("..", r"picture-[0-9a-f]{8}"),
+        ("", r"picture-[0-9a-f]{8}"),
+        ("ein Bär?", r"ein_Bär-[0-9a-f]{8}"),
+        ("犬" * 200, r"犬{30}-[0-9a-f]{8}"),
+        ("bad\udcff", r"bad-[0-9a-f]{8}"),
     ],
 )
 def test_file_names_by_hand(identity, name):
-    assert file_name(identity) == name
+    assert re.fullmatch(name, file_name(identity))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text("ab/_ .", max_size=4), st.text("ab/_ .", max_size=4))
+def test_two_ids_never_have_one_file_name(one, other):
+    assert one == other or file_name(one) != file_name(other)
+
+
+def test_ids_that_differ_in_a_stroke_are_saved_apart(tmp_path):
+    for identity in ("a/b", "a_b"):
+        explanation(id=identity).save(tmp_path)
+    assert {json.loads(p.read_text(encoding="utf-8"))["id"] for p in tmp_path.glob("*.json")} == {"a/b", "a_b"}
 
 
 @pytest.mark.parametrize(

@@ -238,7 +238,7 @@ def report(one: Explained, image: "Image.Image", out: Path, scale: Scale, colour
     strip = out / f"{file_name(explanation.id)}.png"
     replace(small, prompt=title).overlay(picture, scale=scale, colours=colours).save(strip)
     rows = [
-        (word, f"{score:.3f}", flag if flag else where(peak, small.size))
+        (word, f"{score:.3f}", flag or (where(peak, small.size) if peak else "nowhere"))
         for word, score, flag, peak in zip(
             small.words, small.scores.tolist(), explanation.flags, small.peaks(), strict=True
         )
