@@ -90,6 +90,11 @@ sys.exit('torch' in sys.modules)"""
     assert all(f"  mmcam {verb} " in result.stdout for verb in written)
 
 
+def test_it_runs_as_a_module():
+    result = subprocess.run([sys.executable, "-m", "mmcam", "--version"], cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, f"mmcam {mmcam.__version__}\n")
+
+
 def test_version_and_nothing(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"mmcam {mmcam.__version__}\n"
@@ -424,7 +429,7 @@ def test_configurations_that_are_none(folder, capsys, yaml_text, message):
         (["a/dog.png", "b/dog.png", "cat.png"], ["a/dog", "b/dog", "cat"]),
         (["a/x/dog.png", "b/x/dog.png"], ["a/x/dog", "b/x/dog"]),
         (["a/dog.png", "a/dog.jpg", "b/dog.png"], ["dog.png", "dog.jpg", "b/dog"]),
-        (["a_dog.png", "a/dog.png", "b/dog.png"], ["a_dog.png", "dog.png", "b/dog"]),
+        (["a_dog.png", "a/dog.png", "b/dog.png"], ["a_dog", "a/dog", "b/dog"]),
         (["a/dog.png", "a_dog.png", "b/dog.png", "a_dog.jpg"], None),
         (["dog.png", "Dog.PNG"], None),
         ([f"{'x' * n}{'y' * 120}.png" for n in range(4)], None),
