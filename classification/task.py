@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from classification.models import Form, classifier, read_labels
 from mmcam.errors import UserError, unknown
-from mmcam.image import crop_to_tensor, to_tensor
+from mmcam.image import Interpolation, crop_to_tensor, to_tensor
 from mmcam.layout import find_layout, last_map
 from mmcam.load import check_weights
 from mmcam.split import Split
@@ -39,6 +39,7 @@ class ClassificationTask(Task):
         resize: int | None = None,
         mean: tuple[float, float, float] | None = None,
         std: tuple[float, float, float] | None = None,
+        interpolation: Interpolation | None = None,
         top_k: int = 1,
         prefix: int | None = None,
     ) -> None:
@@ -54,12 +55,13 @@ class ClassificationTask(Task):
             num_classes: Of a named model; its own number if not given.
             labels: Names of the classes: a list, "imagenet", or the path of a text file with one a line. The weights'
                 own if not given; without any, numbers.
-            size: Side, or height and width, of the network's input. This and the next four: what the weights were
+            size: Side, or height and width, of the network's input. This and the next five: what the weights were
                 trained for if not given; without weights, as for ImageNet.
             crop: Whether to cut the centre out, or to squash the whole picture to the size.
             resize: Short side before the centre is cut out.
             mean: Of red, green and blue, for values in [0, 1].
             std: Their standard deviations.
+            interpolation: How pictures are resized.
             top_k: Number of most likely classes to explain.
             prefix: Tokens that come before the grid; known of torchvision's and timm's vision transformers.
 
@@ -71,7 +73,7 @@ class ClassificationTask(Task):
         found = classifier(model, weights, num_classes, wanted)
         self.model = found.model
         check_weights(self.model)
-        self.form = _form(found.form, wanted, crop, resize, mean, std)
+        self.form = _form(found.form, wanted, crop, resize, mean, std, interpolation)
         self.labels = found.labels if labels is None else read_labels(labels)
         self.prefix = prefix
         if top_k < 1:
@@ -89,10 +91,13 @@ class ClassificationTask(Task):
         """Bring pictures to the network's size, by cutting out the centre or by squashing."""
         form = self.form
         if form.resize is None:
-            images = [to_tensor(sample.image, form.size, form.mean, form.std) for sample in samples]
+            images = [to_tensor(s.image, form.size, form.mean, form.std, form.interpolation) for s in samples]
             windows = ()
         else:
-            crops = [crop_to_tensor(sample.image, form.resize, form.size[0], form.mean, form.std) for sample in samples]
+            crops = [
+                crop_to_tensor(s.image, form.resize, form.size[0], form.mean, form.std, form.interpolation)
+                for s in samples
+            ]
             images, windows = [image for image, _ in crops], tuple(window for _, window in crops)
         sizes = tuple((sample.image.height, sample.image.width) for sample in samples)
         return Batch(torch.stack(images), tuple(sample.id for sample in samples), sizes, windows=windows)
@@ -237,6 +242,7 @@ def _form(
     resize: int | None,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
+    interpolation: Interpolation | None,
 ) -> Form:
     """The user's wishes over what the weights were trained for."""
     size = size or own.size
@@ -248,4 +254,5 @@ def _form(
     if not crop and resize is not None:
         raise UserError("resize is the short side before cutting out the centre; set crop to true, or leave resize out")
     share = (own.resize or own.size[0]) / own.size[0] if own.resize else 256 / 224
-    return Form(size, (resize or round(size[0] * share)) if crop else None, mean or own.mean, std or own.std)
+    short = (resize or round(size[0] * share)) if crop else None
+    return Form(size, short, mean or own.mean, std or own.std, interpolation or own.interpolation)

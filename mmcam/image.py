@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,11 +18,13 @@ from torch import Tensor
 from mmcam.errors import UserError
 from mmcam.find import check_file, find_images
 
-__all__ = ["Window", "crop_to_tensor", "find_images", "read_image", "to_tensor"]
+__all__ = ["Interpolation", "Window", "crop_to_tensor", "find_images", "read_image", "to_tensor"]
 
 logger = logging.getLogger(__name__)
 
 Window = tuple[float, float, float, float]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+"""How pixels are made while resizing; all but the first smooth what they shrink."""
 
 # Not all that PIL knows: EPS starts Ghostscript, TGA has no magic number, icons hold pictures of other formats.
 FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF")
@@ -99,27 +101,37 @@ def read_image(source: Path | str | Stream, *, max_pixels: int = 100_000_000) ->
 
 
 def to_tensor(
-    image: Image.Image, size: tuple[int, int] | None, mean: Sequence[float], std: Sequence[float]
+    image: Image.Image,
+    size: tuple[int, int] | None,
+    mean: Sequence[float],
+    std: Sequence[float],
+    interpolation: Interpolation = "bilinear",
 ) -> Float[Tensor, "3 h w"]:
     """Turn a picture into a normalised tensor, squashed to a size.
 
     Args:
         image: The picture.
-        size: Height and width wanted, in pixels (bilinear, antialiased, the aspect is not kept); None keeps its own.
+        size: Height and width wanted, in pixels (antialiased, the aspect is not kept); None keeps its own.
         mean: The mean of red, green and blue, for values in [0, 1].
         std: Their standard deviations.
+        interpolation: How it is resized.
 
     Returns:
         (value - mean) / std, float32.
     """
     image = image.convert("RGB")
     if size is not None:
-        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        image = image.resize((size[1], size[0]), Image.Resampling[interpolation.upper()])
     return _normalise(image, mean, std)
 
 
 def crop_to_tensor(
-    image: Image.Image, resize: int, crop: int, mean: Sequence[float], std: Sequence[float]
+    image: Image.Image,
+    resize: int,
+    crop: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    interpolation: Interpolation = "bilinear",
 ) -> tuple[Float[Tensor, "3 crop crop"], Window]:
     """Resize the short side, crop the centre and normalise, as torchvision's classifiers are evaluated.
 
@@ -132,6 +144,7 @@ def crop_to_tensor(
         crop: The side of the square cut from the centre, in pixels; what lies outside the picture is black.
         mean: The mean of red, green and blue, for values in [0, 1].
         std: Their standard deviations.
+        interpolation: How it is resized.
 
     Returns:
         The normalised crop, and the window of the original that it covers: top, left, bottom, right in pixels of the
@@ -149,7 +162,7 @@ def crop_to_tensor(
         far = [min(side, s + crop) for side, s in zip(full, start, strict=True)]
     across, down = (original / side for original, side in zip(image.size, full, strict=True))
     box = (near[0] * across, near[1] * down, min(far[0] * across, image.width), min(far[1] * down, image.height))
-    resized = image.resize((far[0] - near[0], far[1] - near[1]), Image.Resampling.BILINEAR, box=box)
+    resized = image.resize((far[0] - near[0], far[1] - near[1]), Image.Resampling[interpolation.upper()], box=box)
     left, top = start[0] - near[0], start[1] - near[1]
     seen = resized.crop((left, top, left + crop, top + crop))  # black where it reaches outside
     window = (start[1] * down, start[0] * across, (start[1] + crop) * down, (start[0] + crop) * across)

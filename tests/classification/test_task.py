@@ -10,6 +10,8 @@ import torchvision
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
+from torchvision import models
+from torchvision.models import EfficientNet_B0_Weights, ResNet50_Weights
 
 from classification import ClassificationTask
 from classification.models import Form, classifier, imagenet_labels, read_labels
@@ -323,9 +325,27 @@ def test_the_form_of_the_input():
         (224, 224), None, (0.0,) * 3
     )
     found = classifier("timm/vit_tiny_patch16_224", size=(32, 32), num_classes=4)
-    assert found.form == Form((32, 32), int(32 / 0.9), (0.5,) * 3, (0.5,) * 3)
+    assert found.form == Form((32, 32), int(32 / 0.9), (0.5,) * 3, (0.5,) * 3, "bicubic")
     assert found.labels is None
     assert not found.model.training
+
+
+@pytest.mark.parametrize("weights", [ResNet50_Weights.IMAGENET1K_V2, EfficientNet_B0_Weights.IMAGENET1K_V1])
+@pytest.mark.parametrize("size", [(300, 400), (150, 230)])
+def test_pictures_are_prepared_as_the_weights_of_torchvision_say(monkeypatch, weights, size):
+    """Bilinear for ResNet, bicubic for EfficientNet: the very pixels that torchvision's own transforms give."""
+    monkeypatch.setattr(models, "get_model", lambda name, **options: Net())
+    name = type(weights).__name__.lower().removesuffix("_weights")
+    task = ClassificationTask(name, "conv2", weights=weights.name, labels=LABELS)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
+    (ours,) = task.collate([Sample(picture, "noise")]).images
+    torch.testing.assert_close(ours, weights.transforms()(picture))
+
+
+def test_the_interpolation_can_be_chosen():
+    assert ClassificationTask(Net(), "conv2").form.interpolation == "bilinear"
+    assert ClassificationTask(Net(), "conv2", interpolation="bicubic").form.interpolation == "bicubic"
+    assert classifier("efficientnet_lite0").form.interpolation == "bicubic"
 
 
 def test_labels_out_of_a_file(tmp_path):
