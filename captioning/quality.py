@@ -4,7 +4,7 @@ from typing import Any
 
 from captioning.task import CaptioningTask
 from mmcam.quality import PointingTable, Quality, pictured, with_baselines
-from mmcam.scenes.language import captions, meant, statements
+from mmcam.scenes.language import NOUNS, captions, meant, statements
 from mmcam.task import Sample, Task
 
 
@@ -12,8 +12,9 @@ class CaptionQuality(Quality):
     """Figures of a captioner on fresh scenes.
 
     `true_captions`: share of captions that follow the grammar and of which every statement is true of the picture.
-    `noun_pointing`: nouns of the model's own captions, in pictures with two or more things; a noun that is not in the
-    picture is a miss. `given_noun_pointing`: nouns of true captions that the model is given.
+    `noun_pointing`: nouns of the model's own captions, be they true, false or no sentence, in pictures with two or more
+    things; a noun that is not in the picture is a miss. `given_noun_pointing`: nouns of true captions that the model is
+    given.
     """
 
     def measure(self, task: Task, seed: int, limit: int) -> dict[str, Any]:
@@ -36,10 +37,13 @@ class CaptionQuality(Quality):
                     wrong.append(" ".join(words))
                 if len(scene.things) < 2:
                     continue
-                for statement in statements(words) or []:
-                    about = things[statement.word] if things else tuple(scene.of_kind(statement.kind))
+                # Not `statements`: to leave out what follows no grammar would leave out the worst captions.
+                for row, word in enumerate(words):
+                    if word not in NOUNS:
+                        continue
+                    about = things[row] if things else tuple(scene.of_kind(NOUNS[word][0]))
                     if about:
-                        own.add(explanations, statement.word, masks, about)
+                        own.add(explanations, row, masks, about)
                     else:
                         own.miss()
                 for statement in statements(reference.words) or []:
