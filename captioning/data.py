@@ -28,11 +28,17 @@ class CocoCaptions:
         """
         content = read_json(annotations, "images", "annotations")
         by_image: dict[int, list[str]] = defaultdict(list)
-        for sentence in content["annotations"]:
-            by_image[sentence["image_id"]].append(sentence["caption"])
-        images = content["images"][:limit]
-        self.paths = [pictures / image["file_name"] for image in images]
-        self.captions = [by_image[image["id"]] for image in images]
+        try:
+            for sentence in content["annotations"]:
+                by_image[sentence["image_id"]].append(sentence["caption"])
+            images = content["images"][:limit]
+            self.paths = [pictures / image["file_name"] for image in images]
+            self.captions = [by_image[image["id"]] for image in images]
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"{annotations}: expected COCO's captions, images with id and file_name and annotations with image_id "
+                f"and caption; got an entry that is not whole: {error}"
+            ) from error
         silent = [image["file_name"] for image, texts in zip(images, self.captions, strict=True) if not texts]
         if silent:
             raise UserError(f"{annotations}: {len(silent)} pictures have no caption, the first is {silent[0]}")

@@ -14,7 +14,7 @@ from captioning.data import CocoCaptions
 from captioning.models import AttendAndTell, Captioner, ShowAndTell
 from mmcam.backbones import SceneCNN, load_backbone
 from mmcam.checkpoint import load_model
-from mmcam.errors import unknown
+from mmcam.errors import UserError, unknown
 from mmcam.pictures import Pictures, frozen_activations
 from mmcam.scenes.kinds import NAMES
 from mmcam.scenes.language import NOUNS
@@ -88,7 +88,14 @@ class CaptionRecipe(Recipe):
         model.backbone.requires_grad_(self.trunk_rate > 0)
         _name_what_is_known(model)
         if self.start:
-            model.load_state_dict(load_model(self.start, tuple(MODELS.values())).state_dict())
+            earlier = load_model(self.start, (MODELS[self.model],))
+            if earlier.vocabulary.words != model.vocabulary.words:  # numbers would mean other words
+                raise UserError(f"start: {self.start} knows other words than {self.data} with this limit")
+            try:
+                model.load_state_dict(earlier.state_dict())
+            except RuntimeError as error:
+                reason = " ".join(str(error).split())
+                raise UserError(f"start: {self.start} is of other options than {self.options}: {reason}") from error
         return model
 
     def rates(self, model: nn.Module) -> list[dict[str, Any]]:
@@ -99,7 +106,7 @@ class CaptionRecipe(Recipe):
         return groups + ([{"params": list(trunk), "lr": self.trunk_rate}] if self.trunk_rate else [])
 
     def examples(self, model: nn.Module, device: torch.device) -> Dataset[Any]:
-        """Pictures, or what the frozen trunk makes of them, with one caption each."""
+        """Pictures, or what the frozen trunk makes of them, with some captions each."""
         assert isinstance(model, Captioner)
         data = self._read(self.train_split, self.limit)
         pictures: Any = Pictures(data.paths, model.backbone)

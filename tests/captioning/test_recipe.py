@@ -57,6 +57,21 @@ def test_a_picture_without_captions_is_named(world, tmp_path):
         CocoCaptions(world / "train", file)
 
 
+@pytest.mark.parametrize(
+    ("images", "annotations"),
+    [
+        ([{"id": 1}], [{"image_id": 1, "caption": "a"}]),
+        ([{"id": 1, "file_name": "a.png"}], [{"image_id": 1}]),
+        (["a.png"], []),
+        ({"1": "a.png"}, []),
+    ],
+)
+def test_entries_that_are_not_whole_are_said_in_one_line(tmp_path, images, annotations):
+    (tmp_path / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    with pytest.raises(UserError, match=r"captions.json: expected COCO's captions, .*; got an entry that is not whole"):
+        CocoCaptions(tmp_path, tmp_path / "captions.json")
+
+
 @pytest.mark.parametrize("model", ["ShowAndTell", "AttendAndTell"])
 def test_a_trained_captioner_is_loaded_and_knows_the_words(world, classifier, tmp_path, model):
     folder = train(make(world, model, backbone_weights=classifier), tmp_path, CPU)
@@ -158,6 +173,18 @@ def test_another_round_starts_from_the_last_one(world, tmp_path):
     again = make(world, "ShowAndTell", start=str(save_model(first, tmp_path))).build()
     for name, value in first.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
+
+
+def test_a_round_of_other_words_or_options_is_no_start(world, tmp_path):
+    first = make(world, "ShowAndTell").build()
+    turned = ShowAndTell(list(first.vocabulary.plain[::-1]), **TINY)
+    with pytest.raises(UserError, match=r"start: .* knows other words than"):
+        make(world, "ShowAndTell", start=str(save_model(turned, tmp_path / "turned"))).build()
+    save_model(first, tmp_path / "first")
+    with pytest.raises(UserError, match=r"start: .* is of other options than .*size mismatch"):
+        make(world, "ShowAndTell", start=str(tmp_path / "first"), options=TINY | {"hidden": 6}).build()
+    with pytest.raises(UserError, match=r"unknown architecture in .* 'ShowAndTell'"):
+        make(world, start=str(tmp_path / "first")).build()
 
 
 def test_words_that_are_too_rare_are_left_out(world):
