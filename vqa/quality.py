@@ -12,7 +12,7 @@ from mmcam.image import read_image
 from mmcam.quality import PointingTable, Quality, pictured, with_baselines
 from mmcam.scenes.language import questions
 from mmcam.task import Sample, Task
-from vqa.data import VqaV2
+from vqa.data import VqaV2, of_split
 from vqa.task import VQATask
 
 
@@ -95,7 +95,7 @@ class AnswerAccuracy(Quality):
             self.data / self.split,
             annotations / f"v2_OpenEnded_{self.name}_{self.split}_questions.json",
             annotations / f"v2_{self.name}_{self.split}_annotations.json",
-            self.file_name.format(split=self.split),
+            of_split(self.file_name, self.split),
             limit,
         )
         right = 0

@@ -13,16 +13,19 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmcam.backbones import SceneCNN, load_backbone
 from mmcam.checkpoint import load_model
-from mmcam.errors import unknown
+from mmcam.errors import UserError, unknown
 from mmcam.pictures import Pictures, frozen_activations
 from mmcam.scenes.kinds import NAMES
 from mmcam.scenes.language import NOUNS
 from mmcam.text import Vocabulary, pad, tokenise
 from mmcam.training import Recipe
-from vqa.data import VqaV2, common_answers
+from vqa.data import VqaV2, common_answers, of_split
 from vqa.models import NormProduct, StackedAttention, VQAModel
 
 MODELS: dict[str, type[Any]] = {"NormProduct": NormProduct, "StackedAttention": StackedAttention}
+
+MEASURED = 1000
+"""Validation pictures after every epoch: the activations of all 40,000 of VQA v2 would not fit into memory."""
 
 
 class VQARecipe(Recipe):
@@ -100,7 +103,15 @@ class VQARecipe(Recipe):
         model.backbone.requires_grad_(self.trunk_rate > 0)
         _name_what_is_known(model)
         if self.start:
-            model.load_state_dict(load_model(self.start, tuple(MODELS.values())).state_dict())
+            earlier = load_model(self.start, (MODELS[self.model],))
+            # Numbers mean words and answers, and answers are in the order of how common they are in these data.
+            if (earlier.vocabulary.words, earlier.answers) != (model.vocabulary.words, model.answers):
+                raise UserError(f"start: {self.start} knows other words or answers than {self.data} with this limit")
+            try:
+                model.load_state_dict(earlier.state_dict())
+            except RuntimeError as error:
+                reason = " ".join(str(error).split())
+                raise UserError(f"start: {self.start} is of other options than {self.options}: {reason}") from error
         return model
 
     def rates(self, model: nn.Module) -> list[dict[str, Any]]:
@@ -127,9 +138,9 @@ class VQARecipe(Recipe):
         return cross_entropy(self._logits(model, batch, frozen=not self.trunk_rate).float(), batch[3])
 
     def measure(self, model: nn.Module, device: torch.device) -> dict[str, float]:
-        """Share of validation questions answered right."""
+        """Share of the questions answered right, about the first thousand validation pictures."""
         assert isinstance(model, VQAModel)
-        data = self._questions(self.val_split, None, model, device, frozen=True)
+        data = self._questions(self.val_split, MEASURED, model, device, frozen=True)
         right = 0
         with torch.no_grad():
             for batch in DataLoader(data, 64, collate_fn=self.collate):
@@ -169,7 +180,7 @@ class VQARecipe(Recipe):
         root = Path(self.data)
         questions = root / "annotations" / f"v2_OpenEnded_{self.name}_{split}_questions.json"
         annotations = root / "annotations" / f"v2_{self.name}_{split}_annotations.json"
-        return VqaV2(root / split, questions, annotations, self.file_name.format(split=split), limit)
+        return VqaV2(root / split, questions, annotations, of_split(self.file_name, split), limit)
 
 
 def _name_what_is_known(model: VQAModel) -> None:

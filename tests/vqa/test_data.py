@@ -6,7 +6,7 @@ import pytest
 from mmcam.errors import UserError
 from mmcam.scenes.language import questions
 from mmcam.scenes.write import scenes, write
-from vqa.data import Asked, VqaV2, common_answers
+from vqa.data import Asked, VqaV2, common_answers, of_split
 
 QUESTIONS = [
     {"image_id": 9, "question": "is there a dog ?", "question_id": 9000},
@@ -84,3 +84,31 @@ def test_common_answers_come_first():
     assert common_answers(asked, 10) == ["yes", "no", "2"]
     assert common_answers(asked, 2) == ["yes", "no"]
     assert common_answers([], 2) == []
+
+
+@pytest.mark.parametrize("key", ["image_id", "question_id", "question"])
+def test_entries_that_are_not_whole_are_said_in_one_line(files, key):
+    rows = [{name: value for name, value in row.items() if name != key} for row in QUESTIONS]
+    files[0].write_text(json.dumps({"questions": rows}))
+    with pytest.raises(UserError, match=rf"q.json or its annotations: expected entries as in VQA v2, .*: '{key}'"):
+        VqaV2(Path("p"), *files)
+    files[0].write_text(json.dumps({"questions": ["is there a dog ?"]}))
+    with pytest.raises(UserError, match="got one that is not whole"):
+        VqaV2(Path("p"), *files)
+
+
+def test_names_of_pictures_are_made_of_split_and_id(files):
+    form = of_split("COCO_{split}_{{:012d}}.jpg", "val2014")
+    assert form == "COCO_val2014_{:012d}.jpg"
+    assert of_split("{{}}.png", "val") == "{}.png"
+    files[0].write_text(json.dumps({"questions": [{"image_id": "x", "question": "?", "question_id": 9000}]}))
+    with pytest.raises(UserError, match=r"file_name: expected a format such as .*Unknown format code 'd'"):
+        VqaV2(Path("p"), *files, form)
+
+
+@pytest.mark.parametrize(
+    "name", ["COCO_{split}_{:012d}.jpg", "{id}.jpg", "{{.png", "{{:q}}.png", "{split}.png", "a.png"]
+)
+def test_names_of_pictures_that_are_no_format(name):
+    with pytest.raises(UserError, match=r"file_name: expected a format such as .*, got"):
+        of_split(name, "val")

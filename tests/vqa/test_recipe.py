@@ -11,7 +11,7 @@ from mmcam.scenes.language import questions
 from mmcam.scenes.write import scenes, write
 from mmcam.text import tokenise
 from mmcam.training import train
-from vqa.models import StackedAttention, load
+from vqa.models import NormProduct, StackedAttention, load
 from vqa.recipe import VQARecipe
 
 CPU = torch.device("cpu")
@@ -154,8 +154,34 @@ def test_another_round_starts_from_the_last_one(world, tmp_path):
         assert torch.equal(value, again.state_dict()[name]), name
 
 
+def test_a_round_of_other_words_answers_or_options_is_no_start(world, tmp_path):
+    """With other data the most common answers come in another order: the weights would mean other answers."""
+    first = make(world, "NormProduct").build()
+    turned = NormProduct(list(first.vocabulary.words), list(first.answers[::-1]), **SIZES["NormProduct"])
+    with pytest.raises(UserError, match=r"start: .* knows other words or answers than"):
+        make(world, "NormProduct", start=str(save_model(turned, tmp_path / "turned"))).build()
+    save_model(first, tmp_path / "first")
+    wider = SIZES["NormProduct"] | {"hidden": 6}
+    with pytest.raises(UserError, match=r"start: .* is of other options than .*size mismatch"):
+        make(world, "NormProduct", start=str(tmp_path / "first"), options=wider).build()
+    with pytest.raises(UserError, match=r"unknown architecture in .* 'NormProduct'"):
+        make(world, start=str(tmp_path / "first")).build()
+
+
+def test_some_validation_pictures_are_enough(world, monkeypatch):
+    recipe = make(world, "NormProduct")
+    model = recipe.build().eval()
+    with torch.no_grad():
+        model.readout[1].bias[0] += 1000
+    monkeypatch.setattr("vqa.recipe.MEASURED", 1)
+    truth = [q.answer for q in questions(next(iter(scenes(7, "val", 1))), 6)]
+    assert recipe.measure(model, CPU) == {"val_accuracy": truth.count(model.answers[0]) / len(truth)}
+
+
 def test_errors_name_the_model_and_the_file(world, tmp_path):
     with pytest.raises(UserError, match="unknown VQA model 'NormProdct': did you mean 'NormProduct'"):
         make(world, "NormProdct")
     with pytest.raises(UserError, match=r"v2_OpenEnded_scenes_train_questions.json is missing"):
         make(tmp_path).build()
+    with pytest.raises(UserError, match=r"file_name: expected a format such as .*, got 'a_\{split\}_\{:012d\}.png'"):
+        make(world, file_name="a_{split}_{:012d}.png").build()
