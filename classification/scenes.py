@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from classification.task import ClassificationTask
 from mmcam.backbones import SceneCNN
 from mmcam.checkpoint import load_model
+from mmcam.errors import UserError
 from mmcam.pictures import Pictures, read_json
 from mmcam.scenes.kinds import NAMES
 from mmcam.training import Recipe
@@ -56,17 +57,26 @@ class Instances(Dataset[tuple[Tensor, Tensor]]):
             annotations: `instances_*.json`.
             backbone: Says size and normalisation of the pictures.
             limit: Use the first pictures only.
+
+        Raises:
+            UserError: The file is missing or broken.
         """
         content = read_json(annotations, "images", "annotations", "categories")
-        images = content["images"][:limit]
-        row = {image["id"]: i for i, image in enumerate(images)}
-        column = {category["id"]: i for i, category in enumerate(content["categories"])}
-        self.names = tuple(category["name"] for category in content["categories"])
-        self.counts = torch.zeros(len(images), len(column))
-        for thing in content["annotations"]:
-            if thing["image_id"] in row:
-                self.counts[row[thing["image_id"]], column[thing["category_id"]]] += 1
-        self.pictures = Pictures([pictures / image["file_name"] for image in images], backbone)
+        try:
+            images = content["images"][:limit]
+            row = {image["id"]: i for i, image in enumerate(images)}
+            column = {category["id"]: i for i, category in enumerate(content["categories"])}
+            self.names = tuple(category["name"] for category in content["categories"])
+            self.counts = torch.zeros(len(images), len(column))
+            for thing in content["annotations"]:
+                if thing["image_id"] in row:
+                    self.counts[row[thing["image_id"]], column[thing["category_id"]]] += 1
+            self.pictures = Pictures([pictures / image["file_name"] for image in images], backbone)
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"{annotations}: expected COCO's instances, images with id and file_name, categories with id and name "
+                f"and annotations with image_id and category_id; got an entry that is not whole: {error}"
+            ) from error
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -132,4 +142,8 @@ class SceneClassifierRecipe(Recipe):
 
     def _instances(self, split: str, model: Any, limit: int | None) -> Instances:  # noqa: ANN401
         root = Path(self.data)
-        return Instances(root / split, root / "annotations" / f"instances_{split}.json", model, limit)
+        file = root / "annotations" / f"instances_{split}.json"
+        data = Instances(root / split, file, model, limit)
+        if len(data.names) != len(NAMES):
+            raise UserError(f"{file}: expected {len(NAMES)} categories, one a logit; got {len(data.names)}")
+        return data

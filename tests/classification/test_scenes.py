@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 from PIL import Image
@@ -48,6 +50,23 @@ def test_a_file_of_another_kind_is_refused(world):
         Instances(world / "train", world / "annotations" / "captions_train.json", SceneCNN(4))
     with pytest.raises(UserError, match=r"instances_none.json is missing"):
         Instances(world / "train", world / "annotations" / "instances_none.json", SceneCNN(4))
+
+
+def test_entries_that_are_not_whole_are_said_in_one_line(world, tmp_path):
+    content = json.loads((world / "annotations" / "instances_train.json").read_text())
+    content["annotations"][0]["category_id"] = 99
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"a.json: expected COCO's instances, .*; got an entry that is not whole: 99"):
+        Instances(world / "train", tmp_path / "a.json", SceneCNN(4))
+
+
+def test_other_categories_than_the_classifier_has_are_refused(tmp_path):
+    content = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "person"}]}
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "instances_train.json").write_text(json.dumps(content))
+    recipe = SceneClassifierRecipe(str(tmp_path), channels=4)
+    with pytest.raises(UserError, match=r"instances_train.json: expected 48 categories, one a logit; got 1"):
+        recipe.examples(recipe.build(), CPU)
 
 
 def test_counts_are_sums_of_densities():
