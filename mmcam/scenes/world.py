@@ -1,7 +1,8 @@
 """Where the things of a scene are: sampling a layout, and what is left of, right of, above and below what.
 
-Everything is drawn from `random.Random` seeded with a string, whose stream Python promises to keep, so the same seed,
-split and index give the same things on every machine.
+Everything is drawn from `random.Random` seeded with a string, so the same seed, split and index give the same things on
+every machine. Python promises to keep the generator's stream, but not what `sample` and its like make of it: therefore
+a test pins a digest.
 """
 
 from dataclasses import dataclass
