@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from captioning.models import Captioner
+from mmcam.errors import UserError
 from mmcam.text import END, PAD, START, UNKNOWN
 
 
@@ -26,7 +27,12 @@ def decode(
     Returns:
         For each picture the numbers of its words, without start and end marks. Hypotheses are compared by their mean
         log-probability a word, the end mark included, which must follow the last word that `length` allows.
+
+    Raises:
+        UserError: There is no hypothesis to keep, or the length is negative.
     """
+    if beam < 1 or length < 0:
+        raise UserError(f"expected a beam of 1 at least and a length of 0 at least, got {beam} and {length}")
     b, words = len(activations), model.vocabulary
     forbidden = torch.tensor(words.encode([PAD, START, UNKNOWN]), device=activations.device)
     end = words.encode([END])[0]

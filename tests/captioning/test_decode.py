@@ -6,6 +6,7 @@ from torch import nn
 
 from captioning.decode import decode
 from captioning.models import AttendAndTell, Captioner, ShowAndTell
+from mmcam.errors import UserError
 from mmcam.text import SPECIAL
 
 END, A, B, C = 2, 4, 5, 6
@@ -112,6 +113,12 @@ def test_a_caption_may_be_empty(beam):
     model.table[0, 0, ..., END] += 100
     assert decode(model, see(0, 1), {}, beam, length=4)[0] == []
     assert decode(Chain(), see(0, 1), {}, beam, length=0) == [[], []]
+
+
+@pytest.mark.parametrize(("beam", "length"), [(0, 4), (-1, 4), (1, -2)])
+def test_beams_and_lengths_that_are_none(beam, length):
+    with pytest.raises(UserError, match=f"expected a beam of 1 at least .*, got {beam} and {length}"):
+        decode(Chain(), see(0, 1), {}, beam, length)
 
 
 def test_a_finished_caption_waits_while_others_go_on():
