@@ -65,8 +65,12 @@ def classifier(
         The classifier; a named one is in eval mode.
 
     Raises:
-        UserError: A name is not known, the weights do not fit or cannot be had.
+        UserError: A name is not known, a number is not positive, the weights do not fit or cannot be had.
     """
+    if size is not None and min(size) < 1:
+        raise UserError(f"expected a size of 1 x 1 at least, got {size[0]} x {size[1]}")
+    if num_classes is not None and num_classes < 1:
+        raise UserError(f"expected num_classes of 1 at least, got {num_classes}")
     path = None if weights is None or not _is_path(weights) else Path(weights)
     name = None if path else weights
     if isinstance(model, nn.Module):
@@ -109,11 +113,15 @@ def _from_torchvision(
     chosen: Any = None if weights is None else members[weights]
     options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
     if name.startswith("vit_") and size is not None:
+        if size[0] != size[1]:
+            raise UserError(f"expected a square size for {name}, got {size[0]} x {size[1]}; timm's take others")
         options["image_size"] = size[0]
     if name in ("googlenet", "inception_v3") and chosen is None:
         options["init_weights"] = True
     try:
         model = models.get_model(name, weights=chosen, **options)
+    except AssertionError as error:
+        raise UserError(f"{name} with {options}: {_line(error)}; give another size") from error
     except (ValueError, OSError) as error:  # torchvision's word on what does not fit, or no network
         raise UserError(
             f"{name} with weights {weights}: {_line(error)}; download them first and give the file's path"
@@ -186,7 +194,7 @@ def read_labels(labels: Sequence[str] | str) -> tuple[str, ...]:
         The names.
 
     Raises:
-        UserError: There is no such file.
+        UserError: There is no such file, or it holds no text.
     """
     if not isinstance(labels, str):
         return tuple(labels)
@@ -196,7 +204,10 @@ def read_labels(labels: Sequence[str] | str) -> tuple[str, ...]:
         raise UserError(
             f"expected labels as a list, 'imagenet' or a text file with one a line; got {labels!r}, which is no file"
         )
-    return tuple(Path(labels).read_text(encoding="utf-8").rstrip().splitlines())
+    try:
+        return tuple(Path(labels).read_text(encoding="utf-8").rstrip().splitlines())
+    except UnicodeDecodeError as error:
+        raise UserError(f"expected labels as text in UTF-8, one a line; {labels!r} is something else") from error
 
 
 def imagenet_labels() -> tuple[str, ...]:

@@ -279,6 +279,11 @@ def test_outputs_other_than_logits_are_refused():
         ({"model": Net(), "layer": "conv2", "crop": False, "resize": 20}, "resize is the short side"),
         ({"model": Net(), "layer": "conv2", "top_k": 0}, "expected top_k of at least 1"),
         ({"model": "efficientnet_lite0", "weights": "V2"}, "efficientnet_lite0 has weights DEFAULT"),
+        ({"model": "resnet18", "size": 0}, "expected a size of 1 x 1 at least, got 0 x 0"),
+        ({"model": Net(), "layer": "conv2", "size": (16, -3)}, "expected a size of 1 x 1 at least, got 16 x -3"),
+        ({"model": "resnet18", "num_classes": -1}, "expected num_classes of 1 at least, got -1"),
+        ({"model": "vit_b_16", "size": (64, 96)}, "expected a square size for vit_b_16, got 64 x 96"),
+        ({"model": "vit_b_16", "size": 60}, "Input shape indivisible by patch size!; give another size"),
     ],
 )
 def test_arguments_that_are_wrong(arguments, message):
@@ -353,6 +358,9 @@ def test_labels_out_of_a_file(tmp_path):
     assert read_labels(str(tmp_path / "names.txt")) == ("cat", "dog")
     assert read_labels("imagenet")[281:283] == ("tabby", "tiger cat")
     assert len(imagenet_labels()) == 1000
+    (tmp_path / "names.bin").write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(UserError, match=r"expected labels as text in UTF-8, one a line; .*names.bin' is something else"):
+        read_labels(str(tmp_path / "names.bin"))
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet50", "vgg16", "vit_b_16"])
