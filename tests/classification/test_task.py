@@ -359,7 +359,7 @@ def test_labels_out_of_a_file(tmp_path):
     assert read_labels("imagenet")[281:283] == ("tabby", "tiger cat")
     assert len(imagenet_labels()) == 1000
     (tmp_path / "names.bin").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(UserError, match=r"expected labels as text in UTF-8, one a line; .*names.bin' is something else"):
+    with pytest.raises(UserError, match=r"expected labels as text in UTF-8, one a line; .*bin' is something else"):
         read_labels(str(tmp_path / "names.bin"))
 
 
