@@ -23,9 +23,12 @@ from importlib.metadata import version
 from pathlib import Path
 wheel, checkout = sys.argv[1:]
 sys.path[:] = [wheel, *(p for p in sys.path if p and Path(p).resolve() != Path(checkout))]
-import mmcam, mmcam.resources as resources
+import captioning, mmcam, mmcam.resources as resources
+from PIL import Image
+explanation = mmcam.explain_image(Image.linear_gradient("L"), caption="a dog", device="cpu")
 print(json.dumps({
-    "file": mmcam.__file__,
+    "files": [mmcam.__file__, captioning.__file__],
+    "explained": [explanation.words, len(explanation.maps)],
     "versions": [mmcam.__version__, version("mmcam")],
     "configs": {name: str(resources.config_path(name)) for name in resources.shipped_configs()},
     "weights": {name: str(resources.weights_path(name)) for name in resources.shipped_weights()},
@@ -82,7 +85,8 @@ def test_wheel_carries_licence_and_notice(wheel):
 
 def test_wheel_works_outside_the_checkout(wheel, tmp_path):
     seen = json.loads(run(sys.executable, "-I", "-c", OUTSIDE, wheel, ROOT, cwd=tmp_path))
-    assert Path(seen["file"]) == wheel / "mmcam" / "__init__.py"
+    assert seen["files"] == [str(wheel / package / "__init__.py") for package in ("mmcam", "captioning")]
+    assert seen["explained"] == [["a", "dog"], 2]  # with the shipped weights
     assert seen["versions"] == [VERSION, VERSION]
     shipped = {f.relative_to(ROOT / "configs").with_suffix("").as_posix() for f in CONFIGS}
     assert seen["configs"] == {name: str(wheel / "mmcam" / "configs" / f"{name}.yaml") for name in shipped}
