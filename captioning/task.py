@@ -10,6 +10,7 @@ from torch import Tensor
 from captioning.decode import decode
 from captioning.models import Captioner, load
 from captioning.scores import word_log_probability, word_logit_difference
+from mmcam.cut import Trunk
 from mmcam.errors import UserError
 from mmcam.image import to_tensor
 from mmcam.task import Batch, Sample, Targets, Task
@@ -25,20 +26,25 @@ class CaptioningTask(Task):
     map); here each word has its own.
     """
 
-    def __init__(self, model: str | Captioner, beam: int = 1, length: int = 16) -> None:
+    def __init__(self, model: str | Captioner, beam: int = 1, length: int = 16, layer: str | None = None) -> None:
         """Make the task.
 
         Args:
             model: A captioner, or the name of shipped weights, a folder or a hub id of one.
             beam: Hypotheses that decoding keeps; 1 is greedy.
             length: Most words of a predicted caption.
+            layer: Name of the explained layer of the CNN ("features.10"); its last map if not given.
+
+        Raises:
+            UserError: There is no such model or layer.
         """
         super().__init__()
         self.model = load(model) if isinstance(model, str) else model
         self.model.eval()
         self.beam = beam
         self.length = length
-        self.layer = f"backbone.{self.model.backbone.layer}"
+        self._trunk = Trunk(self.model.backbone, layer)
+        self.layer = self._trunk.layer
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """Bring pictures to the network's size (squashed, like the paper's code; nothing is cropped)."""
@@ -48,14 +54,15 @@ class CaptioningTask(Task):
         return Batch(images, tuple(sample.id for sample in samples), sizes)
 
     def trunk(self, batch: Batch) -> Float[Tensor, "b k h w"]:
-        """The CNN's last feature map."""
-        activations, memo = self.model.backbone.trunk(batch.images)
+        """The CNN's last feature map, or that of the layer."""
+        activations, memo = self._trunk.below(batch.images)
         batch.memo.update(memo)
         return activations
 
     def predict(self, activations: Float[Tensor, "b k h w"], batch: Batch) -> Targets:
         """The caption that the model decodes; every word of it is a row."""
-        return self._targets(decode(self.model, activations, batch.memo, self.beam, self.length), activations.device)
+        activations, memo = self._trunk.above(activations, batch.memo)
+        return self._targets(decode(self.model, activations, memo, self.beam, self.length), activations.device)
 
     def scores(self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets) -> Float[Tensor, "b t"]:
         """Log-probabilities of the words; with foils, how much more likely each is than its foil."""
@@ -63,7 +70,8 @@ class CaptioningTask(Task):
         heard = torch.cat([start, targets.ids], 1)[:, : targets.ids.shape[1]]
         if heard.shape[1] == 0:
             return activations.new_zeros(len(activations), 0)
-        states = self.model.states(activations, batch.memo, heard)
+        activations, memo = self._trunk.above(activations, batch.memo)
+        states = self.model.states(activations, memo, heard)
         readout = self.model.readout
         if targets.foils is not None:
             return word_logit_difference(states, readout.weight, readout.bias, targets.ids, targets.foils)

@@ -9,11 +9,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from classification.models import Form, classifier, read_labels
+from mmcam.cut import Cut
 from mmcam.errors import UserError, unknown
 from mmcam.image import Interpolation, crop_to_tensor, to_tensor
-from mmcam.layout import find_layout, last_map
+from mmcam.layout import last_map
 from mmcam.load import check_weights
-from mmcam.split import Split
 from mmcam.task import Batch, Sample, Targets, Task
 from mmcam.twin import twin
 
@@ -75,15 +75,14 @@ class ClassificationTask(Task):
         check_weights(self.model)
         self.form = _form(found.form, wanted, crop, resize, mean, std, interpolation)
         self.labels = found.labels if labels is None else read_labels(labels)
-        self.prefix = prefix
         if top_k < 1:
             raise UserError(f"expected top_k of at least 1, got {top_k}")
         self.top_k = top_k
         if layer is None:
             images = torch.empty(1, 3, *self.form.size, device=self.device, dtype=self._dtype)
             layer = last_map(self.model, images, prefix)
-        self._split = Split(self.model, layer)
-        self.layer = self._split.layer
+        self._cut = Cut(self.model, layer, prefix)
+        self.layer = self._cut.layer
         self._names = _Names(self.labels or ())
         self.classes = classes
 
@@ -104,12 +103,8 @@ class ClassificationTask(Task):
 
     def trunk(self, batch: Batch) -> Float[Tensor, "b k h w"]:
         """The layer's output, laid out as maps."""
-        images = batch.images.to(self._dtype)
-        output, memo = self._split.below(images)
-        size = images.shape[2], images.shape[3]
-        layout = find_layout(output, size, self.model, self.prefix, self.layer)
-        activations, prefix = layout.spread(output)
-        batch.memo.update(memo, layout=layout, prefix=prefix)
+        activations, memo = self._cut.below(batch.images.to(self._dtype))
+        batch.memo.update(memo)
         return activations
 
     def predict(self, activations: Float[Tensor, "b k h w"], batch: Batch) -> Targets:
@@ -152,8 +147,7 @@ class ClassificationTask(Task):
         return each.merged(spans, " rather than ")
 
     def _logits(self, activations: Float[Tensor, "b k h w"], batch: Batch) -> Float[Tensor, "b c"]:
-        output = batch.memo["layout"].gather(activations, batch.memo["prefix"])
-        return self._checked(self._split.above(output, batch.memo))
+        return self._checked(self._cut.above(activations, batch.memo))
 
     def _checked(self, logits: object) -> Float[Tensor, "b c"]:
         logits = getattr(logits, "logits", logits)

@@ -1,7 +1,8 @@
 """CNNs by name, each cut in two: `trunk` up to the explained maps, `vector` from the maps to one vector a picture."""
 
 import math
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
@@ -232,25 +233,31 @@ def halves(model: nn.Module) -> tuple[nn.Sequential, nn.Sequential]:
         behind = [i for i, name in enumerate(names) if name in ("global_pool", "pre_logits", "head", "head_drop", "fc")]
         if not behind:
             raise _uncuttable(model)
-        return nn.Sequential(*children[: behind[0]]), nn.Sequential(*children[behind[0] :])
+        return _chain(zip(names[: behind[0]], children, strict=False)), nn.Sequential(*children[behind[0] :])
     if "avgpool" in parts and "fc" in parts:  # ResNet, ResNeXt, Wide ResNet, RegNet
         names = list(parts)
-        below = [parts[name] for name in names[: names.index("avgpool")] if not name.lower().startswith("aux")]
-        return nn.Sequential(*below), nn.Sequential(_pooling(parts["avgpool"]), nn.Flatten())
+        below = [name for name in names[: names.index("avgpool")] if not name.lower().startswith("aux")]
+        lower = _chain((name, parts[name]) for name in below)
+        return lower, nn.Sequential(_pooling(parts["avgpool"]), nn.Flatten())
     if isinstance(parts.get("features"), nn.Sequential) and isinstance(
         parts.get("classifier"), nn.Sequential | nn.Linear
     ):
-        features, head = [*parts["features"].children()], parts["classifier"]
-        pooled = [features.pop()] if isinstance(features[-1], nn.MaxPool2d) else []  # VGG's relu5_3 is before the pool
+        features, head = [*parts["features"].named_children()], parts["classifier"]
+        pooled = [features.pop()[1]] if isinstance(features[-1][1], nn.MaxPool2d) else []  # VGG's relu5_3 comes before
         if type(model).__name__ == "DenseNet":
-            features.append(nn.ReLU())  # DenseNet rectifies in its forward
+            features.append(("relu", nn.ReLU()))  # DenseNet rectifies in its forward
         layers = [*head.children()] if isinstance(head, nn.Sequential) else [head]
         while layers and not isinstance(layers[-1], nn.Linear):
             layers.pop()
         flat = [] if any(isinstance(layer, nn.Flatten) for layer in layers) else [nn.Flatten()]
         pool = _pooling(parts.get("avgpool", nn.AdaptiveAvgPool2d(1)))
-        return nn.Sequential(*features), nn.Sequential(*pooled, pool, *flat, *layers[:-1])
+        return _chain(features), nn.Sequential(*pooled, pool, *flat, *layers[:-1])
     raise _uncuttable(model)
+
+
+def _chain(modules: Iterable[tuple[str, nn.Module]]) -> nn.Sequential:
+    """A sequence whose parts keep the names that the user knows, such as layer3."""
+    return nn.Sequential(OrderedDict(modules))
 
 
 class Average(nn.Module):

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmcam.cut import Trunk
 from mmcam.errors import UserError, unknown
 from mmcam.image import to_tensor
 from mmcam.task import Batch, Sample, Targets, Task
@@ -20,12 +21,16 @@ class VQATask(Task):
     and a question's word that it does not know is one too.
     """
 
-    def __init__(self, model: str | VQAModel, top_k: int = 1) -> None:
+    def __init__(self, model: str | VQAModel, top_k: int = 1, layer: str | None = None) -> None:
         """Make the task.
 
         Args:
             model: A VQA model, or the name of shipped weights, a folder or a hub id of one.
             top_k: How many of the most probable answers are explained.
+            layer: Name of the explained layer of the CNN ("features.10"); its last map if not given.
+
+        Raises:
+            UserError: There is no such model or layer, or `top_k` is out of range.
         """
         super().__init__()
         self.model = load(model) if isinstance(model, str) else model
@@ -33,7 +38,8 @@ class VQATask(Task):
         if not 1 <= top_k <= len(self.model.answers):
             raise UserError(f"expected top_k from 1 to {len(self.model.answers)}, the number of answers; got {top_k}")
         self.top_k = top_k
-        self.layer = f"backbone.{self.model.backbone.layer}"
+        self._trunk = Trunk(self.model.backbone, layer)
+        self.layer = self._trunk.layer
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """Bring pictures to the network's size and questions into numbers.
@@ -55,8 +61,8 @@ class VQATask(Task):
         )
 
     def trunk(self, batch: Batch) -> Float[Tensor, "b k h w"]:
-        """The CNN's last feature map."""
-        activations, memo = self.model.backbone.trunk(batch.images)
+        """The CNN's last feature map, or that of the layer."""
+        activations, memo = self._trunk.below(batch.images)
         batch.memo.update(memo)
         return activations
 
@@ -99,7 +105,8 @@ class VQATask(Task):
     def _logits(self, activations: Float[Tensor, "b k h w"], batch: Batch) -> Float[Tensor, "b a"]:
         with torch.no_grad():  # the question does not depend on the picture
             question = self.model.listen(batch.inputs["words"], batch.inputs["lengths"])
-        return self.model.answer(activations, batch.memo, question.to(activations.dtype))
+        activations, memo = self._trunk.above(activations, batch.memo)
+        return self.model.answer(activations, memo, question.to(activations.dtype))
 
     def _number(self, answer: str) -> int:
         if answer not in self.model.answers:
