@@ -14,7 +14,9 @@ from mmcam.cut import Trunk
 from mmcam.errors import UserError
 from mmcam.image import to_tensor
 from mmcam.task import Batch, Sample, Targets, Task
-from mmcam.text import START, tokenise
+from mmcam.text import START, Vocabulary, tokenise
+
+ARTICLES = ("a", "an", "the")
 
 
 class CaptioningTask(Task):
@@ -25,6 +27,8 @@ class CaptioningTask(Task):
     Differs from the paper: the authors' code explains the sum over the caption's words (`Targets.sentence` gives that
     map); here each word has its own.
     """
+
+    separator = " "
 
     def __init__(self, model: str | Captioner, beam: int = 1, length: int = 16, layer: str | None = None) -> None:
         """Make the task.
@@ -78,13 +82,16 @@ class CaptioningTask(Task):
         return word_log_probability(states, readout.weight, readout.bias, targets.ids)
 
     def given(self, texts: Sequence[str], batch: Batch) -> Targets:
-        """Turn captions into targets; "dog/cat" explains the word dog rather than cat, and then only such words.
+        """Turn captions into targets.
+
+        "a dog rather than a cat on a bench" explains the word dog of "a dog on a bench" rather than cat, and only such
+        words; "a dog/cat on a bench" is the same.
 
         Raises:
             UserError: A caption is empty, or holds a word that the model does not know; names the nearest ones.
         """
         known = self.model.vocabulary
-        pairs = [[[word] if word in known else word.split("/", 1) for word in tokenise(text)] for text in texts]
+        pairs = [_contrasts(tokenise(text), known) for text in texts]
         if not all(pairs):
             raise UserError(
                 "expected a caption of at least one word, got an empty one; leave it out to explain the model's own"
@@ -103,3 +110,19 @@ class CaptioningTask(Task):
     def _targets(self, captions: Sequence[Sequence[int]], device: torch.device) -> Targets:
         words = self.model.vocabulary.words
         return Targets.of(captions, [[words[number] for number in caption] for caption in captions], device)
+
+
+def _contrasts(words: Sequence[str], known: Vocabulary) -> list[list[str]]:
+    """The words of a caption, each with its foil if it has one."""
+    pairs: list[list[str]] = []
+    left = list(words)
+    while left:
+        if pairs and len(left) > 2 and left[:2] == ["rather", "than"]:
+            # Of "a dog rather than a cat" the foil is cat, though the caption with it would have one article.
+            article = len(left) > 3 and left[2] in ARTICLES and len(pairs) > 1 and pairs[-2][0] in ARTICLES
+            pairs[-1] = [pairs[-1][0], left[3 if article else 2]]
+            del left[: 4 if article else 3]
+        else:
+            word = left.pop(0)
+            pairs.append([word] if word in known else word.split("/", 1))
+    return pairs

@@ -251,12 +251,14 @@ class Task(nn.Module, ABC):
 
     Attributes:
         layer: Name of the explained layer, for the record.
+        separator: Between the words where they are shown as one: ", " for answers and classes, " " for a sentence.
         vjp: How several rows are differentiated at once: `mmcam.gradients.batched` (default), `replicated` for heads
             with fused recurrent kernels (`nn.LSTM`, `nn.GRU`), or `looped`. A task may also have one of its own:
             `task.vjp = looped`.
     """
 
     layer: str = ""
+    separator: str = ", "
     vjp: Vjp = staticmethod(batched)
 
     @abstractmethod

@@ -40,7 +40,7 @@ def picture(path: Path, seed: int = 0, size=(40, 30)) -> Path:
 def folder(tmp_path, monkeypatch):
     """Where the user stands: a configuration and two pictures."""
     monkeypatch.chdir(tmp_path)
-    for class_name in ("TinyTask", "Leaking", "Pooled", "Abstract"):
+    for class_name in ("TinyTask", "Classes", "Leaking", "Pooled", "Abstract"):
         content = {"task": {"class_path": f"tests.tiny_task.{class_name}"}, "train": {"epochs": 3}}
         (tmp_path / f"{class_name}.yaml").write_text(yaml.safe_dump(content))
     picture(tmp_path / "dog.png")
@@ -316,6 +316,31 @@ def test_how_it_looks(folder, option):
     strips = [np.asarray(read_image(folder / name / "dog.png")) for name in ("plain", "other")]
     assert (strips[0] != strips[1]).any()
     assert (folder / "plain" / "dog.npy").read_bytes() == (folder / "other" / "dog.npy").read_bytes()
+
+
+@pytest.mark.parametrize("verb", ["train", "quality"])
+def test_print_config_shows_the_sections_that_the_verb_uses(verb, capsys):
+    """As they will be used: with the overrides of the command line, and every default."""
+    section = {"train": ("vqa/scenes", "seed", 0), "quality": ("vqa/scenes", "each", 6)}[verb]
+    changed = {"train": "epochs", "quality": "blind"}[verb]
+    words = [verb, "--config", section[0], "--print_config", f"--{verb}.init_args.{changed}=3"]
+    assert main([*words, "--out", "x"] if verb == "train" else words) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)[verb]["init_args"]
+    assert str(printed[changed]) == "3"
+    assert printed[section[1]] == section[2]
+
+
+def test_several_classes_are_shown_with_commas(folder, capsys):
+    assert explain("dog.png", "--class", "red, dog", "--sentence", "--out", "out", config="Classes.yaml") == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("dog: red, dog\n")
+    assert "\n  red, dog  " in shown
+
+
+def test_a_caption_does_not_hide_the_question(folder, capsys):
+    words = ("dog.png", "--task.asks=true", "--question", "red dog?", "--caption", "dog", "--out", "out")
+    assert explain(*words) == 0
+    assert capsys.readouterr().out.startswith("dog: red dog?\n")
 
 
 def test_print_config(folder, capsys):

@@ -24,6 +24,8 @@ class TinyTask(Task):
     The prediction is the `length` likeliest words, fewer for darker pictures.
     """
 
+    separator = " "
+
     def __init__(
         self,
         layer: str = "conv2",
@@ -104,6 +106,12 @@ class Halved(TinyTask):
     def vjp(head, x, rows, **options):
         scores, gradients = batched(head, x, rows, **options)
         return scores, gradients / 2
+
+
+class Classes(TinyTask):
+    """What it says is no sentence."""
+
+    separator = ", "
 
 
 class Pooled(TinyTask):

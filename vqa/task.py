@@ -81,7 +81,7 @@ class VQATask(Task):
         Raises:
             UserError: An answer is not among those of the model; names the nearest ones.
         """
-        rows = [[part.strip().lower() for part in text.split(",") if part.strip()] for text in texts]
+        rows = [[" ".join(part.lower().split()) for part in text.split(",") if part.strip()] for text in texts]
         if not all(rows):
             raise UserError("expected an answer to explain, got an empty one; leave it out to explain the model's own")
         pairs = [[part.split(" rather than ", 1) for part in row] for row in rows]

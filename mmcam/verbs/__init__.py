@@ -69,12 +69,19 @@ def overrides_of(arguments: Namespace) -> dict[str, Any]:
     return arguments.overrides | layer
 
 
-def print_config(config: str, overrides: dict[str, Any]) -> None:
-    """Print a configuration: the task with every default filled in, the other sections as they stand."""
-    from mmcam.config import read_config, resolve
-    from mmcam.task import Task
+def print_config(config: str, overrides: dict[str, Any], **sections: type) -> None:
+    """Print a configuration as a verb would use it.
 
-    content = read_config(config) | {"task": resolve(config, "task", Task, overrides)}
+    Args:
+        config: The configuration.
+        overrides: The YAML keys that the command line sets.
+        sections: What the verb makes of it, with the class that each must be: these have every default filled in. The
+            others are printed as they stand.
+    """
+    from mmcam.config import read_config, resolve
+
+    used = {section: resolve(config, section, base, overrides) for section, base in sections.items()}
+    content = read_config(config) | used
     print(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), end="")
 
 

@@ -40,7 +40,7 @@ def run(arguments: Namespace) -> int:
     config = arguments.config or default_config(questions[0], arguments["class"] or "")
     overrides = overrides_of(arguments)
     if arguments.print_config:
-        print_config(config, overrides)
+        print_config(config, overrides, task=Task)
         return 0
     device = choose_device(arguments.device)
     task = instantiate(config, "task", Task, overrides).to(device).eval()  # broken weights are a finding here

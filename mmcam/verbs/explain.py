@@ -64,6 +64,7 @@ def configure(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Explain the pictures, and report those that could not be read."""
     from mmcam.load import default_config, load_task
+    from mmcam.task import Task
 
     text, questions = text_of(arguments), arguments.question or [""]
     for question in arguments.question or []:
@@ -76,7 +77,7 @@ def run(arguments: Namespace) -> int:
     config = arguments.config or default_config(questions[0], arguments["class"] or "")
     overrides = overrides_of(arguments)
     if arguments.print_config:
-        print_config(config, overrides)
+        print_config(config, overrides, task=Task)
         return 0
     failures: list[str] = []
     paths = find(arguments.pictures, failures)[: arguments.limit]
@@ -94,7 +95,7 @@ def run(arguments: Namespace) -> int:
             for samples in batches(asked, arguments.batch_size, failures):
                 explained = explain_batch(task, samples, text, phrases, arguments.sentence, arguments.method)
                 if arguments.caption:
-                    explained = [replace(one, explanation=replace(one.explanation, prompt=text)) for one in explained]
+                    explained = [_prompted(one, text) for one in explained]
                 if arguments.hdf5:
                     maps = maps or stack.enter_context(_writer(arguments, config, overrides, task))
                     maps.append([one.explanation for one in explained], [one.ids for one in explained])
@@ -193,15 +194,21 @@ def explain_batch(
         activations = task.trunk(batch)
         check(activations, batch, task.layer)
         targets = (task.predict(activations, batch) if targets is None else targets).to(activations.device)
-    said = [" ".join(words) for words in targets.words]
+    said = [task.separator.join(words) for words in targets.words]
     whole = [[(0, len(words))] if sentence and len(words) > 1 else [] for words in targets.words]
-    targets = targets.merged([phrases.spans(words) + more for words, more in zip(targets.words, whole, strict=True)])
+    spans = [phrases.spans(words) + more for words, more in zip(targets.words, whole, strict=True)]
+    targets = targets.merged(spans, task.separator)
     explanations = explain_activations(task, activations, batch, targets, method)
     flags = {flag for explanation in explanations for flag in explanation.flags}
     if flags == {"zero"} and not depends_on_layer(task, batch, targets):
         raise UserError(f"no score depends on the layer {task.layer!r}: every map is zero; choose another with --layer")
     ids = row_ids(targets)
     return [Explained(*each) for each in zip(explanations, ids, said, strict=True)]
+
+
+def _prompted(one: Explained, caption: str) -> Explained:
+    """Note the caption that was given, unless there was a question."""
+    return replace(one, explanation=replace(one.explanation, prompt=one.explanation.prompt or caption))
 
 
 def row_ids(targets: "Targets") -> list[list[int]]:

@@ -42,7 +42,7 @@ def run(arguments: Namespace) -> int:
     from mmcam.task import Task
 
     if arguments.print_config:
-        print_config(arguments.config, arguments.overrides)
+        print_config(arguments.config, arguments.overrides, task=Task, quality=Quality)
         return 0
     if arguments.limit < 1:
         raise UserError(f"--limit: expected 1 or more, got {arguments.limit}")

@@ -41,7 +41,7 @@ def run(arguments: Namespace) -> int:
     from mmcam.training import Recipe, train
 
     if arguments.print_config:
-        print_config(arguments.config, arguments.overrides)
+        print_config(arguments.config, arguments.overrides, train=Recipe)
         return 0
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

@@ -114,6 +114,36 @@ def test_a_contrast_is_the_difference_of_two_captions_words(task):
     torch.testing.assert_close(contrast.scores[0], dog.scores[1] - cat.scores[1], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("text", "words", "heard", "foils"),
+    [
+        ("a dog rather than cat", ["dog rather than cat"], "a dog", {1: "cat"}),
+        ("a dog rather than a cat left of two dogs", ["dog rather than cat"], "a dog left of two dogs", {1: "cat"}),
+        ("two rather than a dogs", ["two rather than a"], "two dogs", {0: "a"}),
+        (
+            "a dog rather than cat left rather than and of a cat",
+            ["dog rather than cat", "left rather than and"],
+            "a dog left of a cat",
+            {1: "cat", 2: "and"},
+        ),
+    ],
+)
+def test_contrasts_in_words(task, text, words, heard, foils):
+    known = task.model.vocabulary
+    targets = task.given([text], collate(task, 1))
+    assert targets.words == (tuple(words),)
+    ids = known.encode(heard.split())
+    assert targets.ids.tolist() == [ids]
+    assert targets.foils is not None
+    assert targets.foils.tolist() == [[known.encode([foils[t]])[0] if t in foils else n for t, n in enumerate(ids)]]
+
+
+@pytest.mark.parametrize("text", ["rather than a cat", "a cat rather than"])
+def test_a_contrast_with_nothing_is_no_contrast(task, text):
+    with pytest.raises(UserError, match="unknown word 'rather'"):
+        task.given([text], collate(task, 1))
+
+
 def test_contrasts_in_some_captions_of_a_batch(task):
     batch = collate(task)
     targets = task.given(["a dog/cat left/and of a cat", "a dog", "a/two dogs"], batch)

@@ -117,7 +117,7 @@ def test_a_contrast_is_the_difference_of_two_answers(task):
 
 def test_several_contrasts_of_several_questions(task):
     batch = collate(task, QUESTIONS[:2])
-    targets = task.given(["yes rather than no, dog rather than 2", "2 rather than yes"], batch)
+    targets = task.given(["yes rather  than no, dog rather than 2", "2 rather than yes"], batch)
     assert targets.words == (("yes rather than no", "dog rather than 2"), ("2 rather than yes",))
     assert targets.ids.tolist() == [[0, 2], [4, 0]]
     assert targets.foils is not None
