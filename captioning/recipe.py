@@ -72,6 +72,9 @@ class CaptionRecipe(Recipe):
         """
         if model not in MODELS:
             raise unknown("captioner", model, MODELS)
+        for name, number in {"batch_size": batch_size, "captions_each": captions_each, "limit": limit}.items():
+            if number is not None and number < 1:
+                raise UserError(f"{name}: expected 1 at least, got {number}")
         self.start = start
         self.model, self.data, self.backbone, self.backbone_weights = model, data, backbone, backbone_weights
         self.train_split, self.val_split = train_split, val_split
@@ -83,7 +86,10 @@ class CaptionRecipe(Recipe):
         """A random language half on a trained trunk."""
         captions = [text for texts in self._read(self.train_split, self.limit).captions for text in texts]
         vocabulary = Vocabulary.build(captions, self.least_count)
-        model = MODELS[self.model](list(vocabulary.words), self.backbone, **self.options)
+        try:
+            model = MODELS[self.model](list(vocabulary.words), self.backbone, **self.options)
+        except TypeError as error:
+            raise UserError(f"options: {self.options} are none of {self.model}: {error}") from error
         load_backbone(model.backbone, self.backbone_weights, self.backbone)
         model.backbone.requires_grad_(self.trunk_rate > 0)
         _name_what_is_known(model)

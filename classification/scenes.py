@@ -109,6 +109,9 @@ class SceneClassifierRecipe(Recipe):
             channels: k of the explained layer.
             limit: Use the first pictures only.
         """
+        for name, number in {"batch_size": batch_size, "channels": channels, "limit": limit}.items():
+            if number is not None and number < 1:
+                raise UserError(f"{name}: expected 1 at least, got {number}")
         self.data, self.epochs, self.batch_size, self.rate, self.seed = data, epochs, batch_size, rate, seed
         self.channels, self.limit = channels, limit
 

@@ -84,6 +84,14 @@ class VQARecipe(Recipe):
         """
         if model not in MODELS:
             raise unknown("VQA model", model, MODELS)
+        for key, number in {
+            "batch_size": batch_size,
+            "questions_each": questions_each,
+            "most_answers": most_answers,
+            "limit": limit,
+        }.items():
+            if number is not None and number < 1:
+                raise UserError(f"{key}: expected 1 at least, got {number}")
         self.start = start
         self.model, self.data, self.name, self.file_name = model, data, name, file_name
         self.backbone, self.backbone_weights = backbone, backbone_weights
@@ -98,7 +106,10 @@ class VQARecipe(Recipe):
         asked = self._read(self.train_split, self.limit).asked
         vocabulary = Vocabulary.build((question.question for question in asked), self.least_count)
         answers = common_answers(asked, self.most_answers)
-        model = MODELS[self.model](list(vocabulary.words), answers, self.backbone, **self.options)
+        try:
+            model = MODELS[self.model](list(vocabulary.words), answers, self.backbone, **self.options)
+        except TypeError as error:
+            raise UserError(f"options: {self.options} are none of {self.model}: {error}") from error
         load_backbone(model.backbone, self.backbone_weights, self.backbone)
         model.backbone.requires_grad_(self.trunk_rate > 0)
         _name_what_is_known(model)

@@ -193,9 +193,17 @@ def test_words_that_are_too_rare_are_left_out(world):
     assert len(plain) < len(make(world, "ShowAndTell").build().vocabulary.plain)
 
 
+@pytest.mark.parametrize("name", ["batch_size", "captions_each", "limit"])
+def test_numbers_that_are_none(world, name):
+    with pytest.raises(UserError, match=f"{name}: expected 1 at least, got 0"):
+        make(world, **{name: 0})
+
+
 def test_errors_name_the_model_and_the_file(world, tmp_path):
     with pytest.raises(UserError, match="unknown captioner 'ShowAndTel': did you mean 'ShowAndTell'"):
         make(world, "ShowAndTel")
     with pytest.raises(UserError, match=r"captions_train.json is missing; for the embedded world make it with"):
         make(tmp_path).build()
+    with pytest.raises(UserError, match=r"options: \{'hiden': 4\} are none of ShowAndTell: .*'hiden'"):
+        make(world, "ShowAndTell", options={"hiden": 4}).build()
     assert isinstance(make(world, "ShowAndTell").build(), ShowAndTell)

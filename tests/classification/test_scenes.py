@@ -69,6 +69,12 @@ def test_other_categories_than_the_classifier_has_are_refused(tmp_path):
         recipe.examples(recipe.build(), CPU)
 
 
+@pytest.mark.parametrize("name", ["batch_size", "channels", "limit"])
+def test_numbers_that_are_none(name):
+    with pytest.raises(UserError, match=f"{name}: expected 1 at least, got 0"):
+        SceneClassifierRecipe("data", **{name: 0})
+
+
 def test_counts_are_sums_of_densities():
     model = SceneClassifier(3).double()
     activations = torch.rand(2, 3, 4, 5, dtype=torch.float64)

@@ -178,10 +178,18 @@ def test_some_validation_pictures_are_enough(world, monkeypatch):
     assert recipe.measure(model, CPU) == {"val_accuracy": truth.count(model.answers[0]) / len(truth)}
 
 
+@pytest.mark.parametrize("name", ["batch_size", "questions_each", "most_answers", "limit"])
+def test_numbers_that_are_none(world, name):
+    with pytest.raises(UserError, match=f"{name}: expected 1 at least, got 0"):
+        make(world, **{name: 0})
+
+
 def test_errors_name_the_model_and_the_file(world, tmp_path):
     with pytest.raises(UserError, match="unknown VQA model 'NormProdct': did you mean 'NormProduct'"):
         make(world, "NormProdct")
     with pytest.raises(UserError, match=r"v2_OpenEnded_scenes_train_questions.json is missing"):
         make(tmp_path).build()
+    with pytest.raises(UserError, match=r"options: \{'hiden': 4\} are none of NormProduct: .*'hiden'"):
+        make(world, "NormProduct", options={"hiden": 4}).build()
     with pytest.raises(UserError, match=r"file_name: expected a format such as .*, got 'a_\{split\}_\{:012d\}.png'"):
         make(world, file_name="a_{split}_{:012d}.png").build()
