@@ -71,7 +71,7 @@ def whole(tmp_path_factory):
 
 
 def test_the_loss_falls_on_a_tiny_problem(tmp_path):
-    folder = train(LineRecipe(epochs=40), tmp_path, CPU)
+    folder = train(LineRecipe(epochs=5, points=400), tmp_path, CPU)  # few epochs: each one draws the curves
     losses = [row["loss"] for row in curves(folder)]
     assert losses[-1] < losses[0] / 4
     line = load_file(folder / "model.safetensors")
@@ -196,3 +196,26 @@ def test_a_nested_batch_is_moved_whole():
     assert moved["b"][1][0] == "x"
     assert moved["b"][1][1].is_meta
     assert moved["c"] == 3
+
+
+def test_a_damaged_checkpoint_is_one_line(tmp_path):
+    for content in (b"", b"PK nothing", b"not a checkpoint"):
+        (tmp_path / "checkpoint.pt").write_bytes(content)
+        with pytest.raises(UserError, match=r"checkpoint.pt is no checkpoint of mmcam .*delete it") as caught:
+            train(LineRecipe(), tmp_path, CPU)
+        assert "\n" not in str(caught.value)
+    torch.save({"weights": 3}, tmp_path / "checkpoint.pt")
+    with pytest.raises(UserError, match="is no checkpoint of mmcam"):
+        train(LineRecipe(), tmp_path, CPU)
+
+
+def test_a_checkpoint_of_a_machine_with_another_device_is_resumed(tmp_path, whole, monkeypatch):
+    train(LineRecipe(), tmp_path, CPU, stop_after=2)
+    load = torch.load
+    asked = []
+    monkeypatch.setattr(
+        torch, "load", lambda *a, **options: asked.append(options["map_location"]) or load(*a, **options)
+    )
+    train(LineRecipe(), tmp_path, CPU)
+    assert asked == ["cpu"]
+    assert weights(tmp_path) == weights(whole)
