@@ -60,6 +60,8 @@ def load_model(name: str, classes: Sequence[type[Any]]) -> Any:  # noqa: ANN401
         config = json.loads(config_file.read_text(encoding="utf-8"))
     except ValueError as error:  # no JSON, or no text at all
         raise UserError(f"{config_file} is not whole JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{config_file}: expected an object with the key {KEY!r}, got {type(config).__name__}")
     architecture = config.pop(KEY, "")
     by_name = {cls.__name__: cls for cls in classes}
     if architecture not in by_name:
@@ -80,5 +82,5 @@ def load_model(name: str, classes: Sequence[type[Any]]) -> Any:  # noqa: ANN401
 
 
 def _is_hub_id(name: str) -> bool:
-    """A hub id has one slash and is no folder here."""
-    return name.count("/") == 1 and not name.startswith((".", "/")) and not Path(name).exists()
+    """A hub id has one slash and is no folder here; what is trained here lies in runs/, which nobody shall wait for."""
+    return name.count("/") == 1 and not name.startswith((".", "/", "~", "runs/")) and not Path(name).exists()

@@ -41,6 +41,10 @@ class Quality(ABC):
             Names and figures, ready for JSON.
         """
 
+    def source(self, seed: int) -> str:
+        """Say what data are measured, for the record."""
+        return f"scenes, split test, seed {seed}"
+
 
 @dataclass
 class Pointing:

@@ -79,8 +79,8 @@ def train(recipe: Recipe, out: Path, device: torch.device, *, amp: bool = False,
         The folder.
 
     Raises:
-        UserError: The folder holds a run of another recipe, there are fewer examples than a batch has, or the loss
-            became NaN or infinite.
+        UserError: The folder holds a run of another recipe or a damaged checkpoint, there are fewer examples than a
+            batch has, or the loss became NaN or infinite.
     """
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
@@ -158,12 +158,15 @@ def _key(recipe: Recipe) -> dict[str, Any]:
 
 
 def _read(checkpoint: Path, recipe: Recipe) -> dict[str, Any]:
-    saved = torch.load(checkpoint, weights_only=True)
+    try:
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)  # it may come from another machine
+        before = saved["recipe"]
+    except Exception as error:  # of a damaged file torch raises many kinds
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{checkpoint} is no checkpoint of mmcam ({reason}); delete it to start afresh") from error
     now = _key(recipe)["recipe"]
     changed = [
-        f"{k}: {saved['recipe'].get(k)!r} → {now.get(k)!r}"
-        for k in sorted({*now, *saved["recipe"]})
-        if saved["recipe"].get(k) != now.get(k)
+        f"{k}: {before.get(k)!r} → {now.get(k)!r}" for k in sorted({*now, *before}) if before.get(k) != now.get(k)
     ]
     if changed:
         raise UserError(

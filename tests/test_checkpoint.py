@@ -136,3 +136,17 @@ def test_a_missing_folder_and_a_folder_without_weights_are_told_apart(folder):
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"holds config.json and model.safetensors"):
         load(folder)
+
+
+def test_a_run_that_is_not_there_is_not_sought_on_the_hub(tmp_path, monkeypatch):
+    """Without a network that took half a minute of attempts."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checkpoint, "hf_hub_download", lambda *_: pytest.fail("asked the hub"))
+    with pytest.raises(UserError, match="unknown weights folder or name 'runs/show-and-tell'"):
+        load_model("runs/show-and-tell", ())
+
+
+def test_a_configuration_that_is_no_object(folder):
+    (folder / "config.json").write_text("[3]")
+    with pytest.raises(UserError, match="expected an object with the key 'architecture', got list"):
+        load_model(str(folder), ())

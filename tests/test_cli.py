@@ -330,6 +330,25 @@ def test_print_config_shows_the_sections_that_the_verb_uses(verb, capsys):
     assert printed[section[1]] == section[2]
 
 
+def test_quality_records_what_was_measured(folder):
+    """The data that it was, not always scenes; and JSON that every reader takes, which has no NaN."""
+    (folder / "my_quality.py").write_text(
+        "from mmcam.quality import Quality\n"
+        "class Mine(Quality):\n"
+        "    def __init__(self, each: int = 6): ...\n"
+        "    def measure(self, task, seed, limit): return {'share': float('nan'), 'n': limit}\n"
+        "    def source(self, seed): return 'mine'\n"
+    )
+    quality = {"class_path": "my_quality.Mine"}
+    content = {"task": {"class_path": "tests.tiny_task.TinyTask"}, "quality": quality}
+    (folder / "mine.yaml").write_text(yaml.safe_dump(content))
+    assert main(["quality", "--config", "mine.yaml", "--limit", "3", "--json", "figures.json"]) == 0
+    record = json.loads((folder / "figures.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert (record["share"], record["n"]) == (None, 3)
+    assert record["conditions"]["data"] == "mine"
+    assert record["conditions"]["quality"]["init_args"] == {"each": 6}
+
+
 def test_several_classes_are_shown_with_commas(folder, capsys):
     assert explain("dog.png", "--class", "red, dog", "--sentence", "--out", "out", config="Classes.yaml") == 0
     shown = capsys.readouterr().out

@@ -86,6 +86,10 @@ class AnswerAccuracy(Quality):
         """
         self.data, self.name, self.split, self.file_name = Path(data), name, split, file_name
 
+    def source(self, seed: int) -> str:
+        """The folder and the split; no seed."""
+        return f"{self.data}, split {self.split}"
+
     def measure(self, task: Task, seed: int, limit: int) -> dict[str, Any]:
         """Ask all questions of the first pictures; the seed is of no use here."""
         if not isinstance(task, VQATask):

@@ -47,15 +47,15 @@ def run(arguments: Namespace) -> int:
     if arguments.limit < 1:
         raise UserError(f"--limit: expected 1 or more, got {arguments.limit}")
     task = load_task(arguments.config, device=arguments.device, **arguments.overrides)
-    measured = instantiate(arguments.config, "quality", Quality, arguments.overrides).measure(
-        task, arguments.seed, arguments.limit
-    )
+    quality = instantiate(arguments.config, "quality", Quality, arguments.overrides)
+    measured = quality.measure(task, arguments.seed, arguments.limit)
     conditions = {
         "config": arguments.config,
         "task": resolve(arguments.config, "task", Task, arguments.overrides),
         "weights_sha256": weights_sha256(task),
         "layer": task.layer,
-        "data": f"scenes, split test, seed {arguments.seed}",
+        "quality": resolve(arguments.config, "quality", Quality, arguments.overrides),
+        "data": quality.source(arguments.seed),
         "limit": arguments.limit,
         "device": str(task.device),
         "versions": {"mmcam": __version__, "torch": torch.__version__, "python": platform.python_version()},
@@ -65,6 +65,9 @@ def run(arguments: Namespace) -> int:
     print(f"{conditions['data']}, limit {arguments.limit}, {task.layer}, weights {conditions['weights_sha256'][:12]}")
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps({**measured, "conditions": conditions}, indent=1), encoding="utf-8")
+        # JSON knows no NaN, which the share of nothing is.
+        known = {name: None if value != value else value for name, value in measured.items()}
+        record = json.dumps({**known, "conditions": conditions}, indent=1, allow_nan=False)
+        arguments.json.write_text(record, encoding="utf-8")
         print(arguments.json)
     return 0

@@ -83,6 +83,7 @@ def test_a_blind_model_s_accuracy_stands_beside(model, tmp_path):
 def test_accuracy_on_a_data_set_in_vqa_v2_s_format(model, tmp_path):
     write(tmp_path, "test", 2, seed=SEED, questions_each=6)
     quality = AnswerAccuracy(str(tmp_path), "scenes", "test", "scenes_{split}_{{:012d}}.png")
+    assert quality.source(7) == f"{tmp_path}, split test"
     task = VQATask(model)
     readout = model.readout[1]
     before = readout.bias.detach().clone()
