@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear, softplus
 
+from captioning.unrolled import unroll
 from mmcam.backbones import PLACES, SPARSE, WAVES, backbone, gist, place_code
 from mmcam.checkpoint import load_model
 from mmcam.text import Vocabulary
@@ -34,6 +35,10 @@ class LSTMStep(nn.LSTMCell):
         i, f, g, o = gates.chunk(4, dim=1)
         c = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()
         return o.sigmoid() * c.tanh(), c
+
+    def into_gates(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b g"]:
+        """What an input and the biases add to the gates."""
+        return linear(x, self.weight_ih, self.bias_ih + self.bias_hh)
 
 
 class Captioner(nn.Module, ABC):
@@ -72,6 +77,12 @@ class Captioner(nn.Module, ABC):
             state, out = self.step(state, words[:, t])
             states.append(out)
         return torch.stack(states, dim=1)
+
+    def explainable_states(
+        self, activations: Float[Tensor, "b k h w"], memo: dict[str, Any], words: Int[Tensor, "bm t"]
+    ) -> Float[Tensor, "bm t d"]:
+        """The same states, without dropout; a captioner may make them differentiable in the activations alone."""
+        return self.states(activations, memo, words)
 
     def spread(self, state: State, captions: int) -> State:
         """Let each picture's decoder go on in several copies; what `step` can share between them need not be copied."""
@@ -124,6 +135,16 @@ class ShowAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", license
         state = self.lstm(self.hear(word).to(state[0].dtype), (state[0], state[1]))
         return state, self.dropout(state[0])
 
+    def explainable_states(
+        self, activations: Float[Tensor, "b k h w"], memo: dict[str, Any], words: Int[Tensor, "bm t"]
+    ) -> Float[Tensor, "bm t d"]:
+        """All steps as one operation, with a cheaper backward; not differentiable in the LSTM's parameters."""
+        lstm, captions = self.lstm, len(words) // max(1, len(activations))
+        first = lstm.into_gates(self.see(self.backbone.vector(activations, memo)))
+        with torch.no_grad():
+            heard = lstm.into_gates(self.hear(words).to(first.dtype))
+        return unroll(first.repeat_interleave(captions, 0), heard, lstm.weight_hh)
+
 
 class AttendAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", license="apache-2.0"):
     """A captioner with soft attention over places (after Xu et al., arXiv 1502.03044), made to be explained.
@@ -132,16 +153,17 @@ class AttendAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", licen
     r·P(x)), where P names the place (`mmcam.backbones.place_code`). What speaks for word v there is a soft maximum
     over the places looked at,
 
-        e_v = 1/s · log Σ_x a(x) exp(s · W_v·A(x)),
+        e_v = 1/s · log (e^(s·c) + Σ_x a(x) exp(s · W_v·A(x))),
 
     and the next word is read linearly off the evidence e, off where the look went, off how many such things there
     are, and off the state.
 
-    Differs from Xu et al. so that the gradient can be read. The weights of the places in ∂e_v/∂A sum to one, and what
-    the attention adds sums to zero, since it is a dot product, linear in A: so the spatial mean of ∂e_v/∂A is W_v / Z
-    exactly, as in CAM. The LSTM is fed *where* it looked, not what it saw there, and only the gist of the picture
-    (`mmcam.backbones.gist`), so a noun is read off a place and not remembered; both add nothing to the spatial mean
-    either. What has been counted does: to the word's own score and, through the LSTM, to those of later words.
+    Differs from Xu et al. so that the gradient can be read. The weights of the places in ∂e_v/∂A sum to one (but for
+    the floor c, far below what is ever seen), and what the attention adds sums to zero, since it is a dot product: so
+    the spatial mean of ∂e_v/∂A is W_v / Z, as in CAM. All else adds nothing to the spatial mean: the LSTM is fed
+    *where* it looked, not what it saw there, so a noun is read off a place and not remembered; it is fed the gist of the
+    picture (`mmcam.backbones.gist`); and things are counted by their difference from the picture's mean. Without the
+    last, one noun's map in ten was drawn to the thing that had been counted a word before.
     """
 
     def __init__(
@@ -183,9 +205,11 @@ class AttendAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", licen
         found, zero = seen.new_zeros(len(seen), FOUND), seen.new_zeros(len(seen), self.lstm.hidden_size)
         h, c = self.lstm(torch.cat([seen, found], 1), (zero, zero))
         places = place_code(activations).expand(len(seen), -1, -1)
-        ground = torch.cat([activations.flatten(2), places], 1)  # what and where, (b, k + p, n)
+        values = activations.flatten(2)
+        # Less their mean, which no attention feels, so that the gradients of counts sum to zero over the places too.
+        ground = torch.cat([values - values.mean(2, keepdim=True), places], 1)  # what and where, (b, k + p, n)
         votes = self.evidence(activations).flatten(2)  # (b, v, n)
-        most = votes.detach().amax(2)  # keeps the exponentials within range
+        most = votes.detach().amax(2)  # keeps the exponentials within range, and cancels out of the evidence
         return h, c, found, ground, (SHARPNESS * (votes - most[..., None])).exp(), most
 
     def step(self, state: State, word: Int[Tensor, " b"]) -> tuple[State, Float[Tensor, "b d"]]:
@@ -195,7 +219,8 @@ class AttendAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", licen
         dropped = self.dropout(h)
         ask = self.query(dropped).unflatten(0, (len(ground), -1))  # (b, m, k + p)
         look = (ask @ ground).softmax(2)  # (b, m, n)
-        evidence = most[:, None] + (look @ votes.mT + 1e-12).log() / SHARPNESS  # (b, m, v)
+        least = (SHARPNESS * (FLOOR - most)).exp()[:, None]
+        evidence = most[:, None] + (look @ votes.mT + least).log() / SHARPNESS  # (b, m, v)
         values, places = ground.split([self.backbone.channels, PLACES], 1)
         row = self.density(self.name(evidence).softmax(2))  # (b, m, k + 1): the density of what is seen
         alike = softplus(row[..., :-1] @ values + row[..., -1:] - SPARSE).sum(2, keepdim=True)
@@ -209,6 +234,9 @@ class AttendAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", licen
 
 SHARPNESS = 3.0
 """s of the soft maximum over places; as in `SceneCNN.classify`."""
+
+FLOOR = -10.0
+"""Least evidence of a word, c; one that hung on the maximum over places would hint at what was not looked at."""
 
 FOUND = PLACES + 2
 """Length of what a look reports: where, how many, and the logarithm of that."""

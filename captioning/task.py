@@ -75,7 +75,7 @@ class CaptioningTask(Task):
         if heard.shape[1] == 0:
             return activations.new_zeros(len(activations), 0)
         activations, memo = self._trunk.above(activations, batch.memo)
-        states = self.model.states(activations, memo, heard)
+        states = self.model.explainable_states(activations, memo, heard)
         readout = self.model.readout
         if targets.foils is not None:
             return word_logit_difference(states, readout.weight, readout.bias, targets.ids, targets.foils)

@@ -109,9 +109,9 @@ class StackedAttention(VQAModel, PyTorchModelHubMixin, library_name="mmcam", lic
     1. Two look-ups. Each attends to words of the question ("the dog") and looks where the picture answers to them:
        words and places share one space, a(x) = softmax(q·A(x)) with q the words' vector.
     2. One search, a(x) = softmax(q·A(x) + r·P(x)), with (q, r) made of the question and of where the look-ups went.
-       What speaks for answer v there is a soft maximum over places, e_v = 1/s · log Σ_x a(x) exp(s · W_v·A(x)); as in
-       `captioning.AttendAndTell` the spatial mean of ∂e_v/∂A is W_v / Z exactly. Answers are read
-       linearly off the evidence (an animal is a dog or a cat or …).
+       What speaks for answer v there is a soft maximum over places with a floor far below it,
+       e_v = 1/s · log (e^(s·c) + Σ_x a(x) exp(s · W_v·A(x))); as in `captioning.AttendAndTell` the spatial mean of
+       ∂e_v/∂A is W_v / Z. Answers are read linearly off the evidence (an animal is a dog or a cat or …).
     3. Densities that the question asks for are summed over places (how many?), through a gate that is nearly shut
        until a question needs it; they alone add to the spatial mean of an answer's gradient. A small network joins
        question, places and sums (where, whether, how many).
@@ -183,8 +183,9 @@ class StackedAttention(VQAModel, PyTorchModelHubMixin, library_name="mmcam", lic
         ask, at = self.search(torch.cat([known, *lookups], 2)).split([len(values[0]), PLACES], 2)
         look = (ask @ values + at @ places).softmax(2)  # (b, m, n)
         votes = self.evidence(activations).flatten(2)  # (b, a, n)
-        most = votes.detach().amax(2, keepdim=True)  # keeps the exponentials within range
-        seen = look @ (SHARPNESS * (votes - most)).exp().mT + 1e-12  # (b, m, a)
+        most = votes.detach().amax(2, keepdim=True)  # keeps the exponentials within range, and cancels out
+        least = (SHARPNESS * (FLOOR - most)).exp().mT
+        seen = look @ (SHARPNESS * (votes - most)).exp().mT + least  # (b, m, a)
         asked = self.count(known).unflatten(2, (self.densities, -1)).flatten(1, 2)  # (b, m·densities, k + 1)
         density = (
             softplus(asked[..., :-1] @ values + asked[..., -1:] - SPARSE).sum(2).unflatten(1, (-1, self.densities))
@@ -201,6 +202,9 @@ LOOKUPS = 2
 
 SHARPNESS = 3.0
 """s of the soft maximum over places; as in `SceneCNN.classify`."""
+
+FLOOR = -10.0
+"""Least evidence of an answer, c: far below what is ever seen."""
 
 
 def _network(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Sequential:
