@@ -83,7 +83,7 @@ def measure(case: Case, size: Size, options: argparse.Namespace) -> list[Row]:
     if "memory" in options.measure:
         found = peaks(["plain", *right], case, size, options.seed, options.device, options.threads)
         for name, bytes_ in found.items():
-            rows[name] |= {"peak": bytes_, "peak_ratio": bytes_ / max(1, found["plain"])}
+            rows[name] |= {"peak": bytes_, "peak_ratio": bytes_ / max(1, found.get("plain", bytes_))}
     return list(rows.values())
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -130,12 +131,16 @@ def peaks(names: Sequence[str], case: Case, size: Size, seed: int, device: str, 
         threads: Of torch.
 
     Returns:
-        Bytes above the resting process (models and pictures loaded, libraries warm), by name.
+        Bytes above the resting process (models and pictures loaded, libraries warm), by name; not of those that the
+        system killed for want of memory.
     """
     found = {}
     for name in names:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            found[name] = pool.submit(_alone, name, case, size, seed, device, threads).result()
+            try:
+                found[name] = pool.submit(_alone, name, case, size, seed, device, threads).result()
+            except BrokenProcessPool:  # the system was short of memory and killed it
+                continue
     return found
 
 

@@ -15,9 +15,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear, softplus
 
+from captioning.readout import EvidenceReadout
 from captioning.unrolled import unroll
 from mmcam.backbones import PLACES, SPARSE, WAVES, backbone, gist, place_code
 from mmcam.checkpoint import load_model
+from mmcam.looking import lay_out, soft_maximum, whole
 from mmcam.text import Vocabulary
 
 State = tuple[Tensor, ...]
@@ -54,7 +56,7 @@ class Captioner(nn.Module, ABC):
         super().__init__()
         self.backbone = backbone(backbone_name)
         self.vocabulary = Vocabulary(vocabulary)
-        self.readout: nn.Linear
+        self.readout: nn.Linear | EvidenceReadout
 
     @abstractmethod
     def start(self, activations: Float[Tensor, "b k h w"], memo: dict[str, Any]) -> State:
@@ -150,20 +152,20 @@ class AttendAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", licen
     """A captioner with soft attention over places (after Xu et al., arXiv 1502.03044), made to be explained.
 
     At each word the LSTM's state asks with a query (q, r); place x is looked at with weight a(x) = softmax(q·A(x) +
-    r·P(x)), where P names the place (`mmcam.backbones.place_code`). What speaks for word v there is a soft maximum
-    over the places looked at,
+    r·P(x)), where P names the place (`mmcam.backbones.place_code`). What speaks for words of stem v there is a soft
+    maximum over the places looked at (`mmcam.looking`),
 
         e_v = 1/s · log (e^(s·c) + Σ_x a(x) exp(s · W_v·A(x))),
 
-    and the next word is read linearly off the evidence e, off where the look went, off how many such things there
-    are, and off the state.
+    and the next word is read linearly off its own stem's evidence (`captioning.readout`), off where the look went, off
+    how many such things there are, and off the state.
 
     Differs from Xu et al. so that the gradient can be read. The weights of the places in ∂e_v/∂A sum to one (but for
-    the floor c, far below what is ever seen), and what the attention adds sums to zero, since it is a dot product: so
+    the floor c, below what is ever looked at), and what the attention adds sums to zero, since it is a dot product: so
     the spatial mean of ∂e_v/∂A is W_v / Z, as in CAM. All else adds nothing to the spatial mean: the LSTM is fed
-    *where* it looked, not what it saw there, so a noun is read off a place and not remembered; it is fed the gist of the
-    picture (`mmcam.backbones.gist`); and things are counted by their difference from the picture's mean. Without the
-    last, one noun's map in ten was drawn to the thing that had been counted a word before.
+    *where* it looked, not what it saw there, so a noun is read off a place and not remembered; it is fed the gist of
+    the picture (`mmcam.backbones.gist`); and counts are whole numbers, with no gradient. Without the last, maps were
+    drawn to what had been counted a word before.
     """
 
     def __init__(
@@ -186,18 +188,16 @@ class AttendAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", licen
             dropout: On the LSTM's output while training.
         """
         super().__init__(backbone_name, vocabulary)
-        channels, words = self.backbone.channels, len(self.vocabulary)
-        self.hear = nn.Embedding(words, embedding)
+        channels = self.backbone.channels
+        self.readout = EvidenceReadout(list(self.vocabulary.words), FOUND + hidden)
+        self.hear = nn.Embedding(len(self.vocabulary), embedding)
         self.see = nn.Sequential(nn.Linear(WAVES * channels, hidden), nn.ReLU(), nn.Linear(hidden, embedding))
         self.lstm = LSTMStep(embedding + FOUND, hidden)
         self.query = nn.Linear(hidden, channels + PLACES)
-        self.evidence = nn.Conv2d(channels, words, 1)
-        self.name = nn.Linear(words, prototypes)
+        self.evidence = nn.Conv2d(channels, self.readout.count, 1)
+        self.name = nn.Linear(self.readout.count, prototypes)
         self.density = nn.Linear(prototypes, channels + 1, bias=False)
         self.dropout = nn.Dropout(dropout)
-        self.readout = nn.Linear(words + FOUND + hidden, words)
-        with torch.no_grad():
-            self.readout.weight[:, :words].copy_(torch.eye(words))
 
     def start(self, activations: Float[Tensor, "b k h w"], memo: dict[str, Any]) -> State:
         """The LSTM gets the gist of the picture; what each place says for each word is laid out."""
@@ -205,38 +205,28 @@ class AttendAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", licen
         found, zero = seen.new_zeros(len(seen), FOUND), seen.new_zeros(len(seen), self.lstm.hidden_size)
         h, c = self.lstm(torch.cat([seen, found], 1), (zero, zero))
         places = place_code(activations).expand(len(seen), -1, -1)
-        values = activations.flatten(2)
-        # Less their mean, which no attention feels, so that the gradients of counts sum to zero over the places too.
-        ground = torch.cat([values - values.mean(2, keepdim=True), places], 1)  # what and where, (b, k + p, n)
-        votes = self.evidence(activations).flatten(2)  # (b, v, n)
-        most = votes.detach().amax(2)  # keeps the exponentials within range, and cancels out of the evidence
-        return h, c, found, ground, (SHARPNESS * (votes - most[..., None])).exp(), most
+        ground = torch.cat([activations.flatten(2), places], 1)  # what and where, (b, k + p, n)
+        return h, c, found, ground, *lay_out(self.evidence(activations).flatten(2))
 
     def step(self, state: State, word: Int[Tensor, " b"]) -> tuple[State, Float[Tensor, "b d"]]:
         """Hear, look, and weigh what is there."""
-        h, c, found, ground, votes, most = state
+        h, c, found, ground, *said = state
         h, c = self.lstm(torch.cat([self.hear(word).to(h.dtype), found], 1), (h, c))
         dropped = self.dropout(h)
         ask = self.query(dropped).unflatten(0, (len(ground), -1))  # (b, m, k + p)
         look = (ask @ ground).softmax(2)  # (b, m, n)
-        least = (SHARPNESS * (FLOOR - most)).exp()[:, None]
-        evidence = most[:, None] + (look @ votes.mT + least).log() / SHARPNESS  # (b, m, v)
+        evidence = soft_maximum(look, (said[0], said[1]))  # (b, m, v)
         values, places = ground.split([self.backbone.channels, PLACES], 1)
         row = self.density(self.name(evidence).softmax(2))  # (b, m, k + 1): the density of what is seen
         alike = softplus(row[..., :-1] @ values + row[..., -1:] - SPARSE).sum(2, keepdim=True)
-        found = torch.cat([look @ places.mT, alike, (alike + 0.1).log()], 2).flatten(0, 1)  # where it is and how many
-        return (h, c, found, ground, votes, most), torch.cat([evidence.flatten(0, 1), found, dropped], 1)
+        many = whole(alike, self.training)
+        found = torch.cat([look @ places.mT, many, (many + 0.1).log()], 2).flatten(0, 1)  # where it is and how many
+        return (h, c, found, ground, *said), torch.cat([evidence.flatten(0, 1), found, dropped], 1)
 
     def spread(self, state: State, captions: int) -> State:
         """The picture is the same for all of its captions."""
         return (*super().spread(state[:3], captions), *state[3:])
 
-
-SHARPNESS = 3.0
-"""s of the soft maximum over places; as in `SceneCNN.classify`."""
-
-FLOOR = -10.0
-"""Least evidence of a word, c; one that hung on the maximum over places would hint at what was not looked at."""
 
 FOUND = PLACES + 2
 """Length of what a look reports: where, how many, and the logarithm of that."""

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from captioning.data import CocoCaptions
 from captioning.models import AttendAndTell, Captioner, ShowAndTell
+from captioning.readout import EvidenceReadout
 from mmcam.backbones import SceneCNN, load_backbone
 from mmcam.checkpoint import load_model
 from mmcam.errors import UserError, unknown
@@ -177,11 +178,12 @@ def _name_what_is_known(model: Captioner) -> None:
     with torch.no_grad():
         for word, (kind, plural) in NOUNS.items():
             if word in model.vocabulary:
-                number, row = model.vocabulary.encode([word])[0], NAMES.index(kind)
-                model.evidence.weight[number] = classifier.weight[row]
-                model.evidence.bias[number] = classifier.bias[row]
+                assert isinstance(model.readout, EvidenceReadout)
+                stem, row = model.readout.index[model.vocabulary.encode([word])[0]], NAMES.index(kind)
+                model.evidence.weight[stem] = classifier.weight[row]
+                model.evidence.bias[stem] = classifier.bias[row]
                 if not plural and model.name.out_features == len(NAMES):
-                    model.name.weight[row] = torch.nn.functional.one_hot(torch.tensor(number), len(model.vocabulary))
+                    model.name.weight[row] = torch.nn.functional.one_hot(stem, model.readout.count)
         if model.name.out_features == len(NAMES):
             model.density.weight.copy_(torch.cat([density.weight.flatten(1), density.bias[:, None]], 1).T)
 

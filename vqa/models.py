@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from mmcam.backbones import PLACES, SPARSE, backbone, place_code
 from mmcam.checkpoint import load_model
+from mmcam.looking import lay_out, soft_maximum
 from mmcam.text import Vocabulary
 
 
@@ -182,10 +183,7 @@ class StackedAttention(VQAModel, PyTorchModelHubMixin, library_name="mmcam", lic
         lookups = [(query @ values).softmax(2) @ places.T for query in words.chunk(LOOKUPS, 2)]  # (b, m, p) each
         ask, at = self.search(torch.cat([known, *lookups], 2)).split([len(values[0]), PLACES], 2)
         look = (ask @ values + at @ places).softmax(2)  # (b, m, n)
-        votes = self.evidence(activations).flatten(2)  # (b, a, n)
-        most = votes.detach().amax(2, keepdim=True)  # keeps the exponentials within range, and cancels out
-        least = (SHARPNESS * (FLOOR - most)).exp().mT
-        seen = look @ (SHARPNESS * (votes - most)).exp().mT + least  # (b, m, a)
+        seen = soft_maximum(look, lay_out(self.evidence(activations).flatten(2)))  # (b, m, a)
         asked = self.count(known).unflatten(2, (self.densities, -1)).flatten(1, 2)  # (b, m·densities, k + 1)
         density = (
             softplus(asked[..., :-1] @ values + asked[..., -1:] - SPARSE).sum(2).unflatten(1, (-1, self.densities))
@@ -194,17 +192,11 @@ class StackedAttention(VQAModel, PyTorchModelHubMixin, library_name="mmcam", lic
         # The way from thing to thing, weighed by the question.
         between = self.compare(known) * (lookups[-1] - lookups[0])
         joined = self.join(torch.cat([known, *lookups, look @ places.T, between, counted], 2))
-        return (joined + self.readout(most.mT + seen.log() / SHARPNESS)).flatten(0, 1)
+        return (joined + self.readout(seen)).flatten(0, 1)
 
 
 LOOKUPS = 2
 """How often `StackedAttention` looks up words of the question before it searches."""
-
-SHARPNESS = 3.0
-"""s of the soft maximum over places; as in `SceneCNN.classify`."""
-
-FLOOR = -10.0
-"""Least evidence of an answer, c: far below what is ever seen."""
 
 
 def _network(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Sequential:

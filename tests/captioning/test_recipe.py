@@ -164,8 +164,8 @@ def test_nouns_start_from_the_classifier_s_rows(world, classifier):
     for kind in nouns:
         row = NAMES.index(kind.name)
         for number in model.vocabulary.encode([word for word in (kind.name, kind.plural) if word in model.vocabulary]):
-            assert torch.equal(model.evidence.weight[number], classifier.weight[row])
-            assert torch.equal(model.evidence.bias[number], classifier.bias[row])
+            assert torch.equal(model.evidence.weight[model.readout.index[number]], classifier.weight[row])
+            assert torch.equal(model.evidence.bias[model.readout.index[number]], classifier.bias[row])
 
 
 def test_another_round_starts_from_the_last_one(world, tmp_path):
