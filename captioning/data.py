@@ -4,7 +4,12 @@ from collections import defaultdict
 from pathlib import Path
 
 from mmcam.errors import UserError
+from mmcam.image import read_image
 from mmcam.pictures import read_json
+from mmcam.scenes.language import captions
+from mmcam.scenes.source import Scenes
+from mmcam.sources import Source
+from mmcam.task import Sample
 
 
 class CocoCaptions:
@@ -42,3 +47,34 @@ class CocoCaptions:
         silent = [image["file_name"] for image, texts in zip(images, self.captions, strict=True) if not texts]
         if silent:
             raise UserError(f"{annotations}: {len(silent)} pictures have no caption, the first is {silent[0]}")
+
+
+class CaptionedPictures(Source):
+    """The pictures of a COCO captions file, for a dump; what people wrote about them can be explained too."""
+
+    def __init__(self, data: str, split: str) -> None:
+        """Read the annotations.
+
+        Args:
+            data: Folder with `<split>/` and `annotations/captions_<split>.json`.
+            split: Name of the split, such as "val2014".
+        """
+        root = Path(data)
+        self._captioned = CocoCaptions(root / split, root / "annotations" / f"captions_{split}.json")
+        self.ids = [path.stem for path in self._captioned.paths]
+
+    def sample(self, number: int) -> Sample:
+        """Read one picture."""
+        return Sample(read_image(self._captioned.paths[number]), self.ids[number])
+
+    def given(self, number: int) -> tuple[str, ...]:
+        """Its captions."""
+        return tuple(self._captioned.captions[number])
+
+
+class CaptionedScenes(Scenes):
+    """Scenes of the embedded world, each with a true caption."""
+
+    def given(self, number: int) -> tuple[str, ...]:
+        """A caption."""
+        return tuple(caption.text for caption in captions(self.scene(number), 1))

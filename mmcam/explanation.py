@@ -35,6 +35,7 @@ class Explanation:
         window: Which part of the original the maps cover: top, left, bottom, right in pixels.
         method: Name of the method.
         layer: Name of the explained layer.
+        weights: α of each channel, where the method is made of such and they were asked for.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Explanation:
     window: Window
     method: str
     layer: str
+    weights: Float[Tensor, "r k"] | None = None
 
     @property
     def maps(self) -> Float[Tensor, "r h w"]:

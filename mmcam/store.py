@@ -1,29 +1,45 @@
-"""The HDF5 file of maps: N rows, one per explained word, of M pictures or questions.
+"""The HDF5 file of maps: N rows, one per explained word, of M pictures, questions or captions.
 
-    name         shape      dtype    meaning
-    /maps        (N, h, w)  float16  ReLU map divided by its peak, one row per explained word; raw map = maps * peaks
-    /peaks       (N,)       float32  that peak; 0 for a map that is nowhere positive
-    /scores      (N,)       float32  y: log p(word), answer logit or class logit, or a sum of such
-    /words       (N,)       utf-8    the word, phrase, answer or class name
-    /target_ids  (N,)       int32    vocabulary, answer or class index; -1 for a row of several, or if not told
-    /flags       (N,)       utf-8    "": a map; "zero", "negative" (nothing after ReLU) or "non-finite": what is wrong
-    /offsets     (M+1,)     int64    the rows of picture i are offsets[i]:offsets[i+1]
-    /ids         (M,)       utf-8    name of the picture (of the question, where there are several), each once
-    /prompts     (M,)       utf-8    the question, or the caption that was given; empty otherwise
-    /sizes       (M, 2)     int32    height and width of the original picture
-    /windows     (M, 4)     float64  what the maps cover of it: top, left, bottom, right in its pixels
+    name               shape      dtype    meaning
+    /maps              (N, h, w)  float16  ReLU map divided by its peak, a row a word; raw map = maps * peaks
+    /peaks             (N,)       float32  that peak; 0 for a map that is nowhere positive
+    /flags             (N,)       enum     uint8: 0 ok, 1 zero, 2 negative (nothing after ReLU), 3 non-finite
+    /scores            (N,)       float32  y: log p(word), answer logit or class logit, or a sum of such
+    /words             (N,)       utf-8    the word, phrase, answer or class name
+    /target_ids        (N,)       int32    vocabulary, answer or class index; -1 for a row of several, or if not told
+    /offsets           (M+1,)     int64    the rows of picture i are offsets[i]:offsets[i+1]
+    /ids               (M,)       utf-8    name of the picture, question or caption, each once
+    /prompts           (M,)       utf-8    the question, or the caption that was given; empty otherwise
+    /sizes             (M, 2)     int32    height and width of the original picture
+    /windows           (M, 4)     float64  what the maps cover of it: top, left, bottom, right in its pixels
+    /failures/ids      (F,)       utf-8    names of what could not be explained
+    /failures/reasons  (F,)       utf-8    why
 
-The attributes of the file are `schema_version` (1), `mmcam_version`, `config` (as resolved, JSON), `weights_sha256`,
-`layer`, `method` and `created` (ISO 8601, UTC).
+Where it was asked for, each method's group has three more:
+
+    /signed            (N, h, w)  float16  the map before ReLU, divided by its scale
+    /scales            (N,)       float32  that scale, the largest absolute value; 0 for a map of zeros
+    /weights           (N, k)     float32  α of each channel (only of methods that are made of such, as Grad-CAM is)
+
+A file of several methods holds the first one's `maps`, `peaks` and `flags` (and `signed`, `scales`, `weights`) at the
+root, and the same of every other one in a group of its name, as in `/hires_cam/maps`. All else is common to them.
+
+The attributes of the file are `schema_version` (2), `config` (as resolved, JSON), `conventions` (what the numbers mean,
+in words), `versions` (of the packages that made them, JSON), `weights_sha256`, `layer`, `methods` (JSON) and `created`
+(ISO 8601, UTC).
 
 Maps lie at the layer's resolution; what is read back differs from what was written by at most a thousandth of the map's
-peak. A file appears under its name when it is complete, and not before.
+peak. A file appears under its name when it is complete and on the disk, and not before.
 """
 
+import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import platform
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from math import prod
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,17 +50,30 @@ from jaxtyping import Float, Float16, Float32
 from torch import Tensor
 
 from mmcam import __version__
-from mmcam.errors import UserError, unknown
+from mmcam.errors import UserError
 from mmcam.explanation import Explanation
 
-__all__ = ["SCHEMA_VERSION", "MapReader", "MapWriter"]
+__all__ = ["FLAGS", "MAPS", "SCHEMA_VERSION", "MapWriter", "checksum_path", "dataset", "names", "sha256", "sync"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+FLAGS = ("", "zero", "negative", "non-finite")
+"""`Explanation.flags` by their number in the file."""
+
+CONVENTIONS = (
+    "maps: ReLU applied, at the layer's resolution, neither scaled nor smoothed but for the division by the peak; "
+    "alpha: mean of dy/dA over the layer's places; y: log-probability of a caption's word, logit of an answer or class; "
+    "offsets: from 0, half open; windows and sizes: pixels of the original picture, turned upright"
+)
 TEXT = h5py.string_dtype()
-ROWS = {"peaks": np.float32, "scores": np.float32, "words": TEXT, "target_ids": np.int32, "flags": TEXT}
+FLAG = h5py.enum_dtype({name or "ok": number for number, name in enumerate(FLAGS)}, basetype="u1")
+ROWS = {"scores": np.float32, "words": TEXT, "target_ids": np.int32}
+MAPS = ("maps", "peaks", "flags", "signed", "scales", "weights")
+"""What each method has of its own."""
+
 PICTURES = {"ids": TEXT, "prompts": TEXT, "sizes": np.int32, "windows": np.float64}
+FAILURES = {"failures/ids": TEXT, "failures/reasons": TEXT}
 TAILS = {"sizes": (2,), "windows": (4,)}
-PACKED = {"shuffle": True, "compression": "gzip", "compression_opts": 1}
+PACKED = {"shuffle": True, "compression": "gzip", "compression_opts": 1, "fletcher32": True}
 CHUNK = 2**18
 """Bytes of maps that are compressed together: what reading one picture costs at least."""
 
@@ -64,9 +93,12 @@ class MapWriter:
         *,
         config: Mapping[str, Any],
         layer: str = "",
-        method: str = "grad_cam",
+        methods: Sequence[str] = ("grad_cam",),
         weights_sha256: str = "",
+        signed: bool = False,
+        weights: bool = False,
         overwrite: bool = False,
+        checksum: bool = False,
     ) -> None:
         """Begin a file under a temporary name.
 
@@ -74,9 +106,12 @@ class MapWriter:
             path: The file; its folder is made if it is missing.
             config: The resolved configuration, for the record.
             layer: The explained layer; the same for all maps.
-            method: The method; the same for all maps.
+            methods: The methods; the first one's maps are the file's own.
             weights_sha256: Hash of the model's weights, for the record.
+            signed: Keep also the maps before ReLU.
+            weights: Keep also α, of the methods that have it.
             overwrite: Replace a file that is there.
+            checksum: Write `<path>.sha256` too, as `sha256sum` does, before the file appears.
 
         Raises:
             UserError: There is such a file already.
@@ -85,22 +120,23 @@ class MapWriter:
         if self.path.exists() and not overwrite:
             raise UserError(f"{self.path} exists already; pass overwrite=True, or write to another name")
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.layer, self.methods = layer, tuple(methods)
+        self._signed, self._weights, self._checksum = signed, weights, checksum
         self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         self._file = h5py.File(self._part, "w")
         self._file.attrs.update(
             schema_version=SCHEMA_VERSION,
-            mmcam_version=__version__,
             config=json.dumps(config, ensure_ascii=False),
+            conventions=CONVENTIONS,
+            versions=json.dumps(versions()),
             weights_sha256=weights_sha256,
             layer=layer,
-            method=method,
+            methods=json.dumps(self.methods),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        self._same = (layer, method)
         self._ids: set[str] = set()
-        for name, dtype in (ROWS | PICTURES).items():
-            tail = TAILS.get(name, ())
-            self._file.create_dataset(name, (0, *tail), dtype, maxshape=(None, *tail), chunks=(1024, *tail))
+        for name, dtype in (ROWS | PICTURES | FAILURES).items():
+            self._create(name, TAILS.get(name, ()), dtype)
         self._file.create_dataset("offsets", data=np.zeros(1, np.int64), maxshape=(None,), chunks=(1024,))
 
     def __enter__(self) -> "MapWriter":
@@ -110,192 +146,224 @@ class MapWriter:
         """Give the complete file its name, or remove an incomplete one."""
         try:
             if kind is None and "maps" not in self._file:
-                self._file.create_dataset("maps", (0, 0, 0), np.float16)
+                self._create_maps((0, 0), {})
             self._file.close()
             if kind is None:
-                self._part.replace(self.path)
+                self._publish()
         finally:
             self._part.unlink(missing_ok=True)
 
-    def append(self, explanations: Sequence[Explanation], target_ids: Sequence[Sequence[int]] | None = None) -> None:
+    def append(
+        self,
+        explanations: Sequence[Explanation],
+        target_ids: Sequence[Sequence[int]] | None = None,
+        others: Mapping[str, Sequence[Explanation]] | None = None,
+    ) -> None:
         """Add pictures.
 
         Args:
-            explanations: One a picture or question; without words they are kept, with no rows.
+            explanations: One a picture or question, by the file's first method; those without words are kept, with no
+                rows.
             target_ids: For each of them the id of each row; -1 if not given.
+            others: The same rows by the file's other methods.
 
         Raises:
-            UserError: An id is there already, or layer, method or the maps' size are not the file's.
+            UserError: An id is there already, or layer, methods or the maps' size are not the file's.
         """
         if not explanations:
             return
         ids = [[-1] * len(e.words) for e in explanations] if target_ids is None else target_ids
         if [len(row) for row in ids] != [len(e.words) for e in explanations]:
             raise UserError("expected one target id a word; got other numbers of them")
-        self._check(explanations)
-        maps, peaks = _scaled(torch.cat([e.maps for e in explanations]).float())
-        rows: dict[str, Any] = {
-            "maps": maps.numpy(),
-            "peaks": peaks.numpy(),
+        by_method = {self.methods[0]: explanations, **(others or {})}
+        self._check(by_method)
+        values: dict[str, Any] = {
             "scores": torch.cat([e.scores for e in explanations]).float().numpy(),
             "words": [word for e in explanations for word in e.words],
             "target_ids": [number for row in ids for number in row],
-            "flags": [flag for e in explanations for flag in e.flags],
-        }
-        pictures: dict[str, Any] = {
             "ids": [e.id for e in explanations],
             "prompts": [e.prompt for e in explanations],
             "sizes": [e.size for e in explanations],
             "windows": [e.window for e in explanations],
-            "offsets": _dataset(self._file, "offsets")[-1] + np.cumsum([len(e.words) for e in explanations]),
+            "offsets": dataset(self._file, "offsets")[-1] + np.cumsum([len(e.words) for e in explanations]),
         }
-        for name, values in (rows | pictures).items():
-            data = _dataset(self._file, name)
-            start = len(data)
-            data.resize(start + len(values), axis=0)
-            if len(values):
-                data[start:] = values
-        self._ids.update(pictures["ids"])
+        for method, ones in by_method.items():
+            values |= {f"{self._group(method)}{name}": value for name, value in self._maps(ones).items()}
+        self._extend(values)
+        self._ids.update(values["ids"])
 
-    def _check(self, explanations: Sequence[Explanation]) -> None:
-        """Refuse what does not belong into this file, before anything of it is written."""
-        shape = tuple(explanations[0].signed.shape[1:])
-        if "maps" not in self._file:
-            area = max(1, shape[0] * shape[1] * 2)
-            chunks = (min(256, max(1, CHUNK // area)), *shape)
-            self._file.create_dataset("maps", (0, *shape), np.float16, maxshape=(None, *shape), chunks=chunks, **PACKED)
-        expected = tuple(_dataset(self._file, "maps").shape[1:])
-        new: set[str] = set()
-        for e in explanations:
-            if (e.layer, e.method) != self._same:
-                raise UserError(
-                    f"{self.path} holds layer and method {self._same}, got {(e.layer, e.method)}; write another file"
-                )
-            if tuple(e.signed.shape[1:]) != expected:
-                raise UserError(
-                    f"{self.path} holds maps of {expected}, got {tuple(e.signed.shape[1:])}; write another file"
-                )
-            if e.id in self._ids | new:
-                raise UserError(f"{self.path} holds {e.id!r} already; give every picture or question an id of its own")
-            new.add(e.id)
+    def fail(self, failures: Mapping[str, str]) -> None:
+        """Note what could not be explained, by id, with the reason."""
+        self._extend({"failures/ids": [*failures], "failures/reasons": [*failures.values()]})
 
-
-class MapReader:
-    """Reads a file of maps, each picture when it is asked for.
-
-    `len(reader)`, `reader[0]`, `reader["dog"]`, `for explanation in reader`. The maps are rectified, so of one that was
-    negative everywhere no more is known than that: it is read as the smallest negative number. So its flag stays.
-
-    Attributes:
-        ids: Names of the pictures or questions, in order.
-        attributes: What the file says of itself, `config` as a dictionary.
-    """
-
-    def __init__(self, path: Path | str) -> None:
-        """Open a file; close it by `with` or `close()`.
+    def copy(self, file: h5py.File, pictures: slice, failures: Sequence[int]) -> None:
+        """Add pictures out of another file of the same form, without computing anything anew.
 
         Args:
-            path: The file.
+            file: The other file, opened.
+            pictures: Which of its pictures, in steps of one.
+            failures: Which of its failures, by number.
 
         Raises:
-            UserError: There is no such file, or mmcam did not write it.
+            UserError: An id is there already.
         """
-        self.path = Path(path)
-        if not self.path.is_file():
-            raise UserError(
-                f"{self.path}: expected a file of maps, but there is no such file; mmcam explain --hdf5 writes one"
-            )
+        offsets = dataset(file, "offsets")[pictures.start : pictures.stop + 1]
+        ids = list(dataset(file, "ids").asstr()[pictures])
+        self._new(ids)
+        self._ids.update(ids)
+        rows = slice(int(offsets[0]), int(offsets[-1]))
+        if "maps" not in self._file and ids:
+            groups = {method: f"{self._group(method)}weights" for method in self.methods}
+            channels = {method: dataset(file, name).shape[1] for method, name in groups.items() if name in file}
+            self._create_maps(dataset(file, "maps").shape[1:], channels)
+        per_row = [*ROWS, *(name for name in names(self._file) if name.rpartition("/")[2] in MAPS)]
+        values: dict[str, Any] = {name: dataset(file, name)[rows] for name in per_row if ids}
+        values |= {name: dataset(file, name)[pictures] for name in PICTURES}
+        values["offsets"] = dataset(self._file, "offsets")[-1] + offsets[1:] - offsets[0]
+        values |= {name: [dataset(file, name)[i] for i in failures] for name in FAILURES}
+        self._extend(values)
+
+    def _maps(self, explanations: Sequence[Explanation]) -> dict[str, Any]:
+        """What one method has for each row."""
+        signed = torch.cat([e.signed for e in explanations]).float()
+        maps, peaks = _scaled(signed.relu())
+        flags = [FLAGS.index(flag) for e in explanations for flag in e.flags]
+        values = {"maps": maps.numpy(), "peaks": peaks.numpy(), "flags": np.array(flags, "u1")}
+        if self._signed:
+            scaled, scales = _scaled(signed)
+            values |= {"signed": scaled.numpy(), "scales": scales.numpy()}
+        if self._weights and explanations[0].weights is not None:
+            values["weights"] = torch.cat([cast(Tensor, e.weights) for e in explanations]).float().numpy()
+        return values
+
+    def _check(self, by_method: Mapping[str, Sequence[Explanation]]) -> None:
+        """Refuse what does not belong into this file, before anything of it is written."""
+        if set(by_method) != set(self.methods):
+            raise UserError(f"{self.path} is of the methods {self.methods}, got {tuple(by_method)}; write another file")
+        first = by_method[self.methods[0]]
+        shape = tuple(first[0].signed.shape[1:])
+        if "maps" not in self._file:
+            kept = {method: ones[0].weights for method, ones in by_method.items()}
+            self._create_maps(shape, {method: value.shape[1] for method, value in kept.items() if value is not None})
+        expected = tuple(dataset(self._file, "maps").shape[1:])
+        for method, explanations in by_method.items():
+            for e in explanations:
+                if (e.layer, e.method) != (self.layer, method):
+                    raise UserError(
+                        f"{self.path} holds layer and method {(self.layer, method)}, got {(e.layer, e.method)}; "
+                        "write another file"
+                    )
+                if tuple(e.signed.shape[1:]) != expected:
+                    raise UserError(
+                        f"{self.path} holds maps of {expected}, got {tuple(e.signed.shape[1:])}; write another file"
+                    )
+        self._new([e.id for e in first])
+
+    def _new(self, ids: Sequence[str]) -> None:
+        seen = set[str]()
+        for name in ids:
+            if name in self._ids or name in seen:
+                raise UserError(f"{self.path} holds {name!r} already; give every picture or question an id of its own")
+            seen.add(name)
+
+    def _group(self, method: str) -> str:
+        return "" if method == self.methods[0] else f"{method}/"
+
+    def _create_maps(self, shape: Sequence[int], channels: Mapping[str, int]) -> None:
+        """Make what each method has, once the size of the maps is known."""
+        for method in self.methods:
+            group = self._group(method)
+            self._create(f"{group}maps", shape, np.float16)
+            self._create(f"{group}peaks", (), np.float32)
+            self._create(f"{group}flags", (), FLAG)
+            if self._signed:
+                self._create(f"{group}signed", shape, np.float16)
+                self._create(f"{group}scales", (), np.float32)
+            if self._weights and method in channels:
+                self._create(f"{group}weights", (channels[method],), np.float32)
+
+    def _create(self, name: str, tail: Sequence[int], dtype: Any) -> None:  # noqa: ANN401
+        """Make an empty data set that grows by rows; large rows are compressed, a chunk at a time."""
+        if 0 in tail:  # a file without pictures
+            self._file.create_dataset(name, (0, *tail), dtype)
+            return
+        large = name.rpartition("/")[2] in MAPS and len(tail) > 0
+        rows = min(256, max(1, CHUNK // (2 * prod(tail)))) if large else 1024
+        more = PACKED if large else {}
+        self._file.create_dataset(name, (0, *tail), dtype, maxshape=(None, *tail), chunks=(rows, *tail), **more)
+
+    def _extend(self, values: Mapping[str, Any]) -> None:
+        for name, rows in values.items():
+            if len(rows):
+                data = dataset(self._file, name)
+                start = len(data)
+                data.resize(start + len(rows), axis=0)
+                data[start:] = rows
+
+    def _publish(self) -> None:
+        """Bring the file to the disk, then give it its name: after a power cut it is whole or not there."""
+        if self._checksum:
+            line = f"{sha256(self._part)}  {self.path.name}\n"
+            beside = checksum_path(self.path)
+            new = beside.with_name(f".{beside.name}.{os.getpid()}.part")
+            new.write_text(line, encoding="utf-8")
+            sync(new)
+            new.replace(beside)
+        sync(self._part)
+        self._part.replace(self.path)
+        sync(self.path.parent)
+
+
+def dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """A data set by name."""
+    return cast(h5py.Dataset, file[name])
+
+
+def checksum_path(path: Path) -> Path:
+    """Where the checksum of a file lies."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def sha256(path: Path) -> str:
+    """Hash a file's content, in 64 digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """What made the numbers."""
+    found = {"python": platform.python_version(), "mmcam": __version__, "torch": str(torch.__version__)}
+    for name in ("torchvision", "h5py", "Pillow", "numpy"):
         try:
-            self._file = h5py.File(self.path, "r")
-        except OSError as error:
-            raise UserError(f"{self.path}: expected an HDF5 file, got one that is not or is cut short") from error
-        version = self._file.attrs.get("schema_version")
-        if version != SCHEMA_VERSION:
-            self._file.close()
-            raise UserError(
-                f"{self.path}: expected maps by mmcam, schema version {SCHEMA_VERSION}, got version {version}; "
-                "write it again, or read it with the mmcam that wrote it"
-            )
-        self.attributes: dict[str, Any] = dict(self._file.attrs)
-        self.attributes["config"] = json.loads(self.attributes["config"])
-        self.ids: tuple[str, ...] = tuple(self._texts("ids", slice(None)))
-        self._numbers = {name: number for number, name in enumerate(self.ids)}
-        self._offsets = _dataset(self._file, "offsets")[:]
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
-    def __enter__(self) -> "MapReader":
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __iter__(self) -> Iterator[Explanation]:
-        return (self[number] for number in range(len(self)))
-
-    def __getitem__(self, key: int | str) -> Explanation:
-        """Read one picture, by number or by id.
-
-        Raises:
-            IndexError: There are fewer pictures.
-            UserError: There is no such id; names the nearest.
-        """
-        number = self._number(key)
-        rows = self._rows(number)
-        flags = self._texts("flags", rows)
-        signed = torch.from_numpy(_dataset(self._file, "maps")[rows].astype(np.float32))
-        signed *= torch.from_numpy(_dataset(self._file, "peaks")[rows])[:, None, None]
-        for row, flag in zip(signed, flags, strict=True):
-            if flag == "negative":
-                row.fill_(-torch.finfo(torch.float32).tiny)
-            elif flag == "non-finite" and bool(torch.isfinite(row).all()):
-                row.masked_fill_(row == 0, -torch.inf)
-        height, width = _dataset(self._file, "sizes")[number].tolist()
-        top, left, bottom, right = _dataset(self._file, "windows")[number].tolist()
-        return Explanation(
-            id=self.ids[number],
-            prompt=self._texts("prompts", slice(number, number + 1))[0],
-            words=tuple(self._texts("words", rows)),
-            scores=torch.from_numpy(_dataset(self._file, "scores")[rows]),
-            signed=signed,
-            size=(height, width),
-            window=(top, left, bottom, right),
-            method=self.attributes["method"],
-            layer=self.attributes["layer"],
-        )
-
-    def target_ids(self, key: int | str) -> list[int]:
-        """The vocabulary, answer or class id of each row of a picture."""
-        return _dataset(self._file, "target_ids")[self._rows(self._number(key))].tolist()
-
-    def _number(self, key: int | str) -> int:
-        if isinstance(key, str):
-            if key not in self._numbers:
-                raise unknown(f"id in {self.path}", key, self.ids)
-            return self._numbers[key]
-        return range(len(self))[key]
-
-    def _rows(self, number: int) -> slice:
-        return slice(int(self._offsets[number]), int(self._offsets[number + 1]))
-
-    def _texts(self, name: str, rows: slice) -> list[str]:
-        return list(_dataset(self._file, name).asstr()[rows])
+def names(file: h5py.File) -> list[str]:
+    """All data sets of a file, with their groups."""
+    names: list[str] = []
+    file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+    return names
 
 
 def _scaled(maps: Float[Tensor, "n h w"]) -> tuple[Float16[Tensor, "n h w"], Float32[Tensor, " n"]]:
-    """Divide each map by its peak, since raw maps of 1e-6 would lose their digits in float16; NaN and infinity stay."""
-    peaks = (
-        maps.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).flatten(1).amax(1)
-        if maps.numel()
-        else maps.new_zeros(len(maps))
-    )
+    """Divide each map by its largest size, since raw maps of 1e-6 would lose their digits in float16.
+
+    NaN and infinity stay.
+    """
+    finite = maps.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).abs().flatten(1)
+    peaks = finite.amax(1) if maps.numel() else maps.new_zeros(len(maps))
     return (maps / torch.where(peaks > 0, peaks, 1)[:, None, None]).half(), peaks
 
 
-def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    return cast(h5py.Dataset, file[name])
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
+    if os.name == "nt" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

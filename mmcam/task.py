@@ -85,6 +85,11 @@ class Batch:
             memo=_each_tensor(self.memo, lambda value: _move(value, device)),
         )
 
+    def pin_memory(self) -> "Batch":
+        """Let a GPU fetch the tensors while it computes; `DataLoader` calls this."""
+        inputs = {name: value.pin_memory() for name, value in self.inputs.items()}
+        return replace(self, images=self.images.pin_memory(), inputs=inputs)
+
     def take(self, index: Int[Tensor, " n"]) -> "Batch":
         """Choose samples by number, in that order, also several times."""
         chosen = index.tolist()

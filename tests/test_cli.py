@@ -19,7 +19,7 @@ from mmcam.errors import UserError
 from mmcam.explanation import file_name
 from mmcam.image import read_image
 from mmcam.load import load_task
-from mmcam.store import MapReader
+from mmcam.reader import MapReader
 from mmcam.task import Sample, Targets, Task
 from mmcam.verbs import table
 from mmcam.verbs.explain import Phrases, row_ids

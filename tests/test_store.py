@@ -10,7 +10,8 @@ import torch
 from mmcam import __version__, store
 from mmcam.errors import UserError
 from mmcam.explanation import Explanation
-from mmcam.store import MapReader, MapWriter
+from mmcam.reader import MapReader
+from mmcam.store import MapWriter
 
 
 def explanation(name="a", words=("a", "dog"), signed=None, **changes):

@@ -3,10 +3,19 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
+from PIL import Image
+
 from mmcam.errors import UserError
+from mmcam.image import read_image
 from mmcam.pictures import read_json
+from mmcam.scenes.draw import draw
+from mmcam.scenes.language import questions
+from mmcam.scenes.source import Scenes
+from mmcam.sources import Source
+from mmcam.task import Sample
 
 
 @dataclass(frozen=True)
@@ -117,3 +126,70 @@ def _no_format(file_name: str, error: object) -> UserError:
 def common_answers(asked: Sequence[Asked], most: int) -> list[str]:
     """The most common answers, the most common first; VQA models classify among them."""
     return [answer for answer, _ in Counter(question.answer for question in asked).most_common(most)]
+
+
+class AskedPictures(Source):
+    """The questions of a VQA v2 file, for a dump; what people answered can be explained too."""
+
+    def __init__(
+        self, data: str, split: str, name: str = "mscoco", file_name: str = "COCO_{split}_{{:012d}}.jpg"
+    ) -> None:
+        """Read questions and annotations.
+
+        Args:
+            data: Folder with `<split>/` and `annotations/`.
+            split: Name of the split, such as "val2014".
+            name: The data set's name in its files.
+            file_name: A picture's name: `{split}` is filled in first, then the picture's id.
+        """
+        root = Path(data)
+        questions = root / "annotations" / f"v2_OpenEnded_{name}_{split}_questions.json"
+        annotations = root / "annotations" / f"v2_{name}_{split}_annotations.json"
+        found = VqaV2(
+            root / split, questions, annotations if annotations.exists() else None, file_name.format(split=split)
+        )
+        self._paths, self._asked = found.paths, found.asked
+        self.ids = [question.id for question in found.asked]
+
+    def sample(self, number: int) -> Sample:
+        """Read the picture of one question."""
+        asked = self._asked[number]
+        return Sample(_read(self._paths[asked.picture]), asked.id, asked.question)
+
+    def given(self, number: int) -> tuple[str, ...]:
+        """Its answer, where it is published."""
+        answer = self._asked[number].answer
+        return (answer,) if answer else ()
+
+
+class AskedScenes(Scenes):
+    """Scenes of the embedded world and questions about them."""
+
+    def __init__(self, split: str = "test", count: int = 1000, seed: int = 0, questions_each: int = 3) -> None:
+        """Ask the questions.
+
+        Args:
+            split: "train", "val", "test" or "hard".
+            count: Number of scenes.
+            seed: The world's.
+            questions_each: Questions a scene at most.
+        """
+        super().__init__(split, count, seed)
+        asked = [list(enumerate(questions(self.scene(i), questions_each))) for i in range(count)]
+        self._asked = [(i, question) for i, several in enumerate(asked) for _, question in several]
+        self.ids = [f"{self.ids[i]}-q{number}" for i, several in enumerate(asked) for number, _ in several]
+
+    def sample(self, number: int) -> Sample:
+        """Draw the picture of one question."""
+        index, asked = self._asked[number]
+        return Sample(draw(self.scene(index))[0], self.ids[number], asked.text)
+
+    def given(self, number: int) -> tuple[str, ...]:
+        """The right answer."""
+        return (self._asked[number][1].answer,)
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path) -> Image.Image:
+    """Read a picture; the questions about it follow one another."""
+    return read_image(path)

@@ -275,7 +275,7 @@ def _writer(arguments: Namespace, config: str, overrides: dict, task: "Task") ->
         arguments.out / "maps.h5",
         config={"task": resolve(config, "task", Task, overrides)},
         layer=task.layer,
-        method=arguments.method,
+        methods=(arguments.method,),
         weights_sha256=weights_sha256(task),
         overwrite=True,
     )
