@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -45,7 +46,12 @@ def explain(task: Task, batch: Batch, targets: Targets | None = None, method: st
 
 
 def explain_activations(
-    task: Task, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets, method: str = "grad_cam"
+    task: Task,
+    activations: Float[Tensor, "b k h w"],
+    batch: Batch,
+    targets: Targets,
+    method: str = "grad_cam",
+    keep_weights: bool = False,
 ) -> list[Explanation]:
     """The second half of `explain`: several questions or methods on one picture share its trunk pass.
 
@@ -55,6 +61,7 @@ def explain_activations(
         batch: The samples, with the memo that `task.trunk` left.
         targets: What to explain.
         method: Name of a function in `mmcam.cam`.
+        keep_weights: Keep α in the explanations, where the method is made of such.
 
     Returns:
         One explanation a sample, in order.
@@ -66,14 +73,18 @@ def explain_activations(
         raise UserError("expected a model that allows gradients, got one made under inference_mode; make it outside")
     with torch.inference_mode(False), _evaluating(task):
         activations, device = activations.detach(), activations.device
-        scores, signed = _maps(task, activations, batch.to(device), targets.to(device), method)
-        return _explanations(task, batch, targets, method, scores, signed)
+        scores, signed, weights = _maps(task, activations, batch.to(device), targets.to(device), method)
+        explanations = _explanations(task, batch, targets, method, scores, signed)
+        if not keep_weights or weights is None:
+            return explanations
+        kept = [row[: len(e.words)].clone() for row, e in zip(weights.cpu(), explanations, strict=True)]
+        return [replace(e, weights=row) for e, row in zip(explanations, kept, strict=True)]
 
 
 def _maps(
     task: Task, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets, method: str
-) -> tuple[Float[Tensor, "b r"], Float[Tensor, "b r h w"]]:
-    """The score of every row, and its map before ReLU."""
+) -> tuple[Float[Tensor, "b r"], Float[Tensor, "b r h w"], Float[Tensor, "b r k"] | None]:
+    """The score of every row, its map before ReLU, and α if the map is made of it."""
 
     def head(x: Float[Tensor, "n k h w"], index: Int[Tensor, " n"]) -> Float[Tensor, "n t"]:
         if len(index) == len(batch):
@@ -88,7 +99,8 @@ def _maps(
         signed = {**FROM_WEIGHTS, **FROM_GRADIENTS}[method](derivatives, activations)  # (b, r, h, w)
         # Not a matrix product: zero times a log-probability of minus infinity shall be zero.
         terms = targets.rows.to(signed.dtype) * y[:, None].to(signed.dtype)  # (b, r, t)
-        return terms.masked_fill(targets.rows == 0, 0).sum(2), signed
+        scores = terms.masked_fill(targets.rows == 0, 0).sum(2)
+        return scores, signed, derivatives if method in FROM_WEIGHTS else None
 
 
 def explain_all(task: Task, batches: Iterable[Batch], method: str = "grad_cam") -> Iterator[Explanation]:

@@ -92,7 +92,9 @@ def read(source: Source, task: Task, numbers: Sequence[int], loading: Loading, *
                 fatal[killer] = FATAL
                 logger.warning("%s: %s", source.ids[killer], FATAL)
             if len(fatal) > MOST_FATAL:
-                raise UserError(f"{len(fatal)} readers died; give the machine more memory, or use --workers 0") from error
+                raise UserError(
+                    f"{len(fatal)} readers died; give the machine more memory, or use --workers 0"
+                ) from error
             loading = replace(loading, workers=1)
             continue
         if fatal:

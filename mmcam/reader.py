@@ -12,7 +12,7 @@ import torch
 
 from mmcam.errors import UserError, unknown
 from mmcam.explanation import Explanation
-from mmcam.store import FLAGS, SCHEMA_VERSION, dataset
+from mmcam.store import FLAGS, SCHEMA_VERSION, dataset, names
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -86,6 +86,11 @@ class MapReader(Sequence[Explanation]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def rows(self) -> int:
+        """Number of maps of each method."""
+        return int(self._offsets[-1])
+
     def __getstate__(self) -> dict[str, Any]:
         """An open file cannot go to another process; that one opens it anew."""
         return self.__dict__ | {"_opened": None}
@@ -137,6 +142,17 @@ class MapReader(Sequence[Explanation]):
     def target_ids(self, key: int | str) -> list[int]:
         """The vocabulary, answer or class id of each row of a picture."""
         return dataset(self._file, "target_ids")[self._rows(self._number(key))].tolist()
+
+    def contents(self) -> list[tuple[str, str, str, str]]:
+        """All data sets: name, shape, type, bytes on the disk."""
+        rows = []
+        for name in names(self._file):
+            data = dataset(self._file, name)
+            text = (
+                "utf-8" if h5py.check_string_dtype(data.dtype) else "enum" if h5py.check_enum_dtype(data.dtype) else ""
+            )
+            rows.append((f"/{name}", str(data.shape), text or str(data.dtype), str(data.id.get_storage_size())))
+        return rows
 
     def to_dataframe(self) -> "DataFrame":
         """The table of all rows without their maps: id, prompt, word, target_id, score, peak, flag.

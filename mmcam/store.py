@@ -196,13 +196,12 @@ class MapWriter:
         """Note what could not be explained, by id, with the reason."""
         self._extend({"failures/ids": [*failures], "failures/reasons": [*failures.values()]})
 
-    def copy(self, file: h5py.File, pictures: slice, failures: Sequence[int]) -> None:
+    def copy(self, file: h5py.File, pictures: slice) -> None:
         """Add pictures out of another file of the same form, without computing anything anew.
 
         Args:
             file: The other file, opened.
             pictures: Which of its pictures, in steps of one.
-            failures: Which of its failures, by number.
 
         Raises:
             UserError: An id is there already.
@@ -210,17 +209,17 @@ class MapWriter:
         offsets = dataset(file, "offsets")[pictures.start : pictures.stop + 1]
         ids = list(dataset(file, "ids").asstr()[pictures])
         self._new(ids)
+        if not ids:
+            return
         self._ids.update(ids)
-        rows = slice(int(offsets[0]), int(offsets[-1]))
-        if "maps" not in self._file and ids:
+        if "maps" not in self._file:
             groups = {method: f"{self._group(method)}weights" for method in self.methods}
             channels = {method: dataset(file, name).shape[1] for method, name in groups.items() if name in file}
             self._create_maps(dataset(file, "maps").shape[1:], channels)
         per_row = [*ROWS, *(name for name in names(self._file) if name.rpartition("/")[2] in MAPS)]
-        values: dict[str, Any] = {name: dataset(file, name)[rows] for name in per_row if ids}
+        values: dict[str, Any] = {name: dataset(file, name)[offsets[0] : offsets[-1]] for name in per_row}
         values |= {name: dataset(file, name)[pictures] for name in PICTURES}
         values["offsets"] = dataset(self._file, "offsets")[-1] + offsets[1:] - offsets[0]
-        values |= {name: [dataset(file, name)[i] for i in failures] for name in FAILURES}
         self._extend(values)
 
     def _maps(self, explanations: Sequence[Explanation]) -> dict[str, Any]:

@@ -234,6 +234,15 @@ class Targets:
             words=tuple(tuple(words[r] for r in numbers) for words, numbers in zip(self.words, keep, strict=True)),
         )
 
+    def row_ids(self) -> list[list[int]]:
+        """The vocabulary, answer or class id of each row; -1 for a row made of several."""
+        if not self.rows.numel():
+            return [[-1] * len(words) for words in self.words]
+        single = (self.rows != 0).sum(-1) == 1  # (b, r)
+        place = (self.rows != 0).int().argmax(-1)  # (b, r)
+        ids = self.ids.gather(1, place).where(single, -1).tolist()
+        return [row[: len(words)] for row, words in zip(ids, self.words, strict=True)]
+
     def pick(self, scores: Float[Tensor, "b *t v"]) -> Float[Tensor, "b t"]:
         """Read y out of the scores of all v words, answers or classes, less those of the foils.
 

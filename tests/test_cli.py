@@ -20,9 +20,9 @@ from mmcam.explanation import file_name
 from mmcam.image import read_image
 from mmcam.load import load_task
 from mmcam.reader import MapReader
-from mmcam.task import Sample, Targets, Task
+from mmcam.task import Sample, Task
 from mmcam.verbs import table
-from mmcam.verbs.explain import Phrases, row_ids
+from mmcam.verbs.explain import Phrases
 from mmcam.verbs.pictures import names
 from tests.tiny_task import WORDS
 
@@ -511,14 +511,6 @@ def test_phrases():
     assert Phrases(["A"]).spans(words) == [(0, 1), (4, 5)]
     assert Phrases(["left of", "Red  Dog", "a red dog"]).spans(words) == [(2, 4), (5, 6), (4, 6)]
     assert Phrases(["dog left a"]).spans(words) == []
-
-
-def test_row_ids():
-    targets = Targets.of([[5, 7], [3]], [["a", "b"], ["c"]])
-    assert row_ids(targets) == [[5, 7], [3]]
-    assert row_ids(targets.merged([[(0, 2), (1, 2)], []])) == [[-1, 7], []]
-    assert row_ids(targets.negative()) == [[5, 7], [3]]
-    assert row_ids(Targets.of([[], []], [[], []])) == [[], []]
 
 
 def test_table():

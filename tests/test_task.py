@@ -235,3 +235,11 @@ def test_the_four_methods_make_a_task():
     batch = Classifier().collate([Sample(image, "red", "what colour?")])
     assert batch.images[0, :, 0, 0].tolist() == [1.0, 0.0, 0.0]
     assert (batch.ids, batch.sizes, batch.texts) == (("red",), ((10, 14),), ("what colour?",))
+
+
+def test_row_ids():
+    targets = Targets.of([[5, 7], [3]], [["a", "b"], ["c"]])
+    assert targets.row_ids() == [[5, 7], [3]]
+    assert targets.merged([[(0, 2), (1, 2)], []]).row_ids() == [[-1, 7], []]
+    assert targets.negative().row_ids() == [[5, 7], [3]]
+    assert Targets.of([[], []], [[], []]).row_ids() == [[], []]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from mmcam.explanation import Explanation
     from mmcam.store import MapWriter
-    from mmcam.task import Sample, Targets, Task
+    from mmcam.task import Sample, Task
 
 logger = logging.getLogger(__name__)
 
@@ -202,25 +202,13 @@ def explain_batch(
     flags = {flag for explanation in explanations for flag in explanation.flags}
     if flags == {"zero"} and not depends_on_layer(task, batch, targets):
         raise UserError(f"no score depends on the layer {task.layer!r}: every map is zero; choose another with --layer")
-    ids = row_ids(targets)
+    ids = targets.row_ids()
     return [Explained(*each) for each in zip(explanations, ids, said, strict=True)]
 
 
 def _prompted(one: Explained, caption: str) -> Explained:
     """Note the caption that was given, unless there was a question."""
     return replace(one, explanation=replace(one.explanation, prompt=one.explanation.prompt or caption))
-
-
-def row_ids(targets: "Targets") -> list[list[int]]:
-    """The vocabulary, answer or class id of each row; -1 for a row made of several."""
-    if not targets.rows.numel():
-        return [[-1] * len(words) for words in targets.words]
-    single = (targets.rows != 0).sum(-1) == 1  # (b, r)
-    place = (targets.rows != 0).int().argmax(-1)  # (b, r)
-    ids = (
-        targets.ids.gather(1, place).where(single, -1).tolist() if targets.ids.numel() else [[] for _ in targets.words]
-    )
-    return [row[: len(words)] for row, words in zip(ids, targets.words, strict=True)]
 
 
 def report(one: Explained, image: "Image.Image", out: Path, scale: Scale, colours: str) -> str:

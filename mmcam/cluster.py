@@ -1,0 +1,205 @@
+"""The parts of a dump made by Ray actors: one model each, fed as they become free, replaced when they die.
+
+The actors do what `mmcam.dump` does on one machine, so the parts are the same. They find data, weights and the folder
+by the names that the plan has: on several machines these must be shared paths, or URLs.
+"""
+
+import logging
+import os
+import sys
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmcam.errors import UserError
+from mmcam.folder import Folder
+from mmcam.loading import Loading
+from mmcam.plan import MAPS, Plan, part_name, todo
+
+__all__ = ["Cluster", "dump_on_ray"]
+
+logger = logging.getLogger(__name__)
+
+MOST_TRIES = 4
+"""A part whose actor dies so often is not only unlucky."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where actors run, and what each needs.
+
+    Attributes:
+        address: Of a running cluster ("auto", "ray://host:10001"); a cluster of this machine's own if empty.
+        actors: How many; as many as find room if 0.
+        gpus: Of each actor.
+        cpus: Of each actor.
+        device: As for `mmcam.load_task`.
+        threads: Of torch in each actor; as many as its CPUs if None.
+    """
+
+    address: str = ""
+    actors: int = 0
+    gpus: float = 0.0
+    cpus: float = 1.0
+    device: str = "auto"
+    threads: int | None = None
+
+
+class Maker:
+    """What an actor does: it loads the model at its first part, and makes one part after the other."""
+
+    def __init__(self, url: str, plan: Plan, loading: Loading, cluster: Cluster, strict: bool, cwd: str) -> None:
+        self.url, self.plan, self.loading, self.cluster, self.strict, self.cwd = (
+            url,
+            plan,
+            loading,
+            cluster,
+            strict,
+            cwd,
+        )
+        self.loaded: tuple[Any, Any] | None = None
+
+    def make(self, number: int) -> tuple[int, int]:
+        """Make a part; returns how many samples it has and how many failed."""
+        from mmcam.dump import dump_part
+
+        task, source = self.loaded = self.loaded or self._load()
+        failed = 0
+
+        def tell(_: int, more: int) -> None:
+            nonlocal failed
+            failed += more
+
+        dump_part(Folder(self.url), task, source, self.plan, number, self.loading, strict=self.strict, tell=tell)
+        return len(self.plan.parts[number]), failed
+
+    def _load(self) -> tuple[Any, Any]:
+        import torch
+
+        from mmcam.config import instantiate
+        from mmcam.load import load_task, weights_sha256
+        from mmcam.sources import Source
+
+        if Path(self.cwd).is_dir():  # on another machine there may be no such folder
+            os.chdir(self.cwd)
+            sys.path.append(self.cwd)
+        torch.set_num_threads(self.cluster.threads or max(1, int(self.cluster.cpus)))
+        record = self.plan.record
+        task = load_task({"task": record["task"]}, device=self.cluster.device)
+        if weights_sha256(task) != record["weights_sha256"]:
+            raise UserError(
+                f"the weights on {os.uname().nodename} are others than in the plan; share one folder of them"
+            )
+        return task, instantiate({"data": record["data"]}, "data", Source)
+
+
+def dump_on_ray(
+    folder: Folder,
+    plan: Plan,
+    loading: Loading,
+    cluster: Cluster,
+    *,
+    shard: tuple[int, int] = (1, 1),
+    strict: bool = False,
+    tell: Callable[[int, int], None] = lambda done, failed: None,
+) -> bool:
+    """Make the missing parts in actors, and one file of all if these were the last.
+
+    Args:
+        folder: Where the dump is; every actor must reach it.
+        plan: What is dumped.
+        loading: How samples are read, in each actor.
+        cluster: Where.
+        shard: As for `mmcam.dump.dump`.
+        strict: As for `mmcam.dump.dump`.
+        tell: Called after every part, and every second with zeros; may raise to stop.
+
+    Returns:
+        Whether the dump is complete.
+
+    Raises:
+        UserError: Ray is not installed or not reached, a part cannot be made, or actors die again and again.
+    """
+    from mmcam.dump import finish
+
+    left = deque(todo(folder, plan, shard))
+    folder.clean([*map(part_name, left), MAPS])
+    anew = bool(left)
+    if left:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody outside is told
+        try:
+            import ray
+        except ImportError as error:
+            raise UserError("a cluster needs Ray: pip install 'mmcam[ray]'") from error
+        started = not ray.is_initialized()
+        try:
+            if started:
+                _start(ray, cluster.address)
+            _run(ray, folder, plan, loading, cluster, left, strict, tell)
+        finally:
+            if started:
+                ray.shutdown()
+    return finish(folder, plan, anew=anew)
+
+
+def _start(ray: Any, address: str) -> None:  # noqa: ANN401
+    """Join a cluster, or make one out of this machine that listens on loopback only."""
+    alone = {} if address else {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
+    try:
+        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.WARNING, **alone)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UserError(f"{address or 'local'}: expected a Ray cluster, got: {error}; see docs/clusters.md") from error
+
+
+def _run(
+    ray: Any,  # noqa: ANN401
+    folder: Folder,
+    plan: Plan,
+    loading: Loading,
+    cluster: Cluster,
+    left: deque[int],
+    strict: bool,
+    tell: Callable[[int, int], None],
+) -> None:
+    """Feed actors until nothing is left."""
+    url = folder.url if folder.local is None else str(folder.local.resolve())
+    given = (url, plan, loading, cluster, strict, os.getcwd())
+    maker = ray.remote(num_cpus=cluster.cpus, num_gpus=cluster.gpus)(Maker)
+    free = [maker.remote(*given) for _ in range(min(len(left), cluster.actors or _room(ray, cluster)))]
+    busy: dict[Any, tuple[Any, int]] = {}
+    tries: dict[int, int] = {}
+    try:
+        while left or busy:
+            while left and free:
+                number, actor = left.popleft(), free.pop()
+                busy[actor.make.remote(number)] = actor, number
+            for ref in ray.wait([*busy], num_returns=1, timeout=1.0)[0]:
+                actor, number = busy.pop(ref)
+                try:
+                    tell(*ray.get(ref))
+                    free.append(actor)
+                except ray.exceptions.RayActorError as error:
+                    tries[number] = tries.get(number, 0) + 1
+                    logger.warning("an actor died at part %d, which another one makes again", number)
+                    if tries[number] >= MOST_TRIES:
+                        raise UserError(
+                            f"part {number}: its actor died {MOST_TRIES} times; the last: {error}"
+                        ) from error
+                    left.append(number)
+                    free.append(maker.remote(*given))
+                except ray.exceptions.RayTaskError as error:
+                    raise error.cause if isinstance(error.cause, UserError) else error from None
+            tell(0, 0)
+    finally:
+        for actor in [*free, *(actor for actor, _ in busy.values())]:
+            ray.kill(actor)
+
+
+def _room(ray: Any, cluster: Cluster) -> int:  # noqa: ANN401
+    """How many actors the cluster has room for; at least one, which may have to wait for it."""
+    has = ray.cluster_resources()
+    counts = [has.get("CPU", 1) / cluster.cpus] if cluster.cpus else []
+    counts += [has.get("GPU", 0) / cluster.gpus] if cluster.gpus else []
+    return max(1, int(min(counts, default=1)))
