@@ -68,7 +68,7 @@ class Folder:
         self._publish(new, name)
 
     def publish(self, path: Path, name: str) -> None:
-        """Send a file made in `work()` and its checksum, the checksum first; nothing to do for a folder that is here."""
+        """Send a file made in `work()` and its checksum, the checksum first; here, there is nothing to do."""
         if self.local is None:
             self._publish(checksum_path(path), f"{name}.sha256")
             self._publish(path, name)

@@ -67,7 +67,7 @@ class MapReader(Sequence[Explanation]):
             )
         self.attributes: dict[str, Any] = attributes
         for name in ("config", "versions", "methods"):
-            self.attributes[name] = json.loads(attributes[name])
+            self.attributes[name] = json.loads(str(attributes[name]))
         self.methods = tuple(self.attributes["methods"])
         if method and method not in self.methods:
             self.close()

@@ -61,7 +61,7 @@ FLAGS = ("", "zero", "negative", "non-finite")
 
 CONVENTIONS = (
     "maps: ReLU applied, at the layer's resolution, neither scaled nor smoothed but for the division by the peak; "
-    "alpha: mean of dy/dA over the layer's places; y: log-probability of a caption's word, logit of an answer or class; "
+    "alpha: mean of dy/dA over all places; y: log-probability of a caption's word, logit of an answer or class; "
     "offsets: from 0, half open; windows and sizes: pixels of the original picture, turned upright"
 )
 TEXT = h5py.string_dtype()

@@ -19,8 +19,8 @@ EPILOG = """\
 Writes OUT/maps.h5 (see docs/dumps.md) by way of OUT/parts. Killed or interrupted, it goes on when the same command is
 given again; what could not be explained is listed in the file and does not stop the rest.
 
-The data are a split of a shipped data set (scenes:test, coco:val2014), a folder, a list (.txt with a path or URL a line;
-.csv with the columns path, id, text, given), a YAML file with a section `data:`, or a URL of such (s3://…).
+The data are a split of a shipped data set (scenes:test, coco:val2014), a folder, a list (.txt with a path or URL a
+line; .csv with the columns path, id, text, given), a YAML file with a section `data:`, or a URL of such (s3://…).
 
 examples:
   mmcam dump --config captioning/scenes --data scenes:test --out runs/captions
@@ -158,7 +158,6 @@ def run(arguments: Namespace) -> int:
                         plan,
                         loading,
                         cluster,
-                        overrides=overrides,
                         shard=shard,
                         strict=arguments.strict,
                         tell=tell,
