@@ -129,6 +129,7 @@ def dump_on_ray(
     anew = bool(left)
     if left:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody outside is told
+        os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 starves on a busy machine
         try:
             import ray
         except ImportError as error:
