@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     size = TINY if options.quick else FULL
     prepare(options.threads)
     report: dict[str, Any] = {"machine": machine(options.device), "seed": options.seed, "cases": []}
-    say = _sayer(options.out)
+    say = sayer(options.out)
     say(describe(report["machine"], options.seed))
     for workload in options.workload:
         for case in cases(workload, options.batch, size):
@@ -146,7 +146,7 @@ def _version(name: str) -> str:
         return "missing"
 
 
-def _sayer(out: Path | None) -> Any:  # noqa: ANN401
+def sayer(out: Path | None) -> Any:  # noqa: ANN401
     """Print, and keep a copy in OUT.md."""
     if out is None:
         return lambda text: print(text, flush=True)
