@@ -4,7 +4,9 @@ What is published is there whole or not at all. Elsewhere, files are made in a t
 """
 
 import os
+import shutil
 import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,7 +37,7 @@ class Folder:
         """
         self.url = str(url)
         self.local = Path(url) if "://" not in self.url else None
-        self._fetched: tempfile.TemporaryDirectory[str] | None = None
+        self._fetched: Path | None = None
         try:
             self._files, self._root = fsspec.url_to_fs(self.url)
             self._files.makedirs(self._root, exist_ok=True)
@@ -74,7 +76,7 @@ class Folder:
             self._publish(path, name)
 
     def fetch(self, name: str) -> Path:
-        """Bring a file here, if it is not; it is kept until the process ends."""
+        """Bring a file here, if it is not; it is kept as long as this object."""
         if self.local is not None:
             return self.local / name
         path = self._temporary() / name
@@ -109,5 +111,6 @@ class Folder:
 
     def _temporary(self) -> Path:
         if self._fetched is None:
-            self._fetched = tempfile.TemporaryDirectory(prefix="mmcam-")
-        return Path(self._fetched.name)
+            self._fetched = Path(tempfile.mkdtemp(prefix="mmcam-"))
+            weakref.finalize(self, shutil.rmtree, self._fetched, ignore_errors=True)
+        return self._fetched

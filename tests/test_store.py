@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 from dataclasses import replace
@@ -63,23 +64,67 @@ def test_what_is_written_is_read(tmp_path):
 
 def test_the_documented_table_is_that_of_a_real_file(tmp_path):
     """The module's docstring lists every data set with its shape and type, and every attribute; no more, no less."""
-    names = {1: "1", 3: "M", 4: "M+1", 6: "N", 17: "h", 19: "w", 2: "2"}
-    ones = [explanation(name, ("u", "v"), torch.rand(2, 17, 19)) for name in "abc"]
+    sizes = {1: "1", 3: "M", 4: "M+1", 6: "N", 17: "h", 19: "w", 2: "2", 5: "F", 7: "k"}
+    ones = [explanation(name, ("u", "v"), torch.rand(2, 17, 19), weights=torch.rand(2, 7)) for name in "abc"]
     found = {}
-    with h5py.File(write(tmp_path / "maps.h5", *ones)) as file:
-        for name, data in file.items():
-            text = h5py.check_string_dtype(data.dtype)
-            windows = {4: "4"} if name == "windows" else {}
-            shape = ", ".join((names | windows if axis else names)[size] for axis, size in enumerate(data.shape))
-            found[name] = (
-                f"({shape},)" if data.ndim == 1 else f"({shape})",
-                text.encoding if text else str(data.dtype),
-            )
+    with MapWriter(tmp_path / "maps.h5", config={}, layer="conv2", signed=True, weights=True) as maps:
+        maps.append(ones)
+        maps.fail({name: "broken" for name in "uvwxy"})
+
+    def note(name, data):
+        if isinstance(data, h5py.Dataset):
+            kind = "utf-8" if h5py.check_string_dtype(data.dtype) else str(data.dtype)
+            more = {4: "4"} if name == "windows" else {}
+            shape = ", ".join((sizes | more if axis else sizes)[size] for axis, size in enumerate(data.shape))
+            found[name] = f"({shape},)" if data.ndim == 1 else f"({shape})", kind
+
+    with h5py.File(tmp_path / "maps.h5") as file:
+        file.visititems(note)
         attributes = set(file.attrs)
+        assert h5py.check_enum_dtype(file["flags"].dtype) == {"ok": 0, "zero": 1, "negative": 2, "non-finite": 3}
+    found["flags"] = found["flags"][0], "enum"
     doc = store.__doc__
-    table = re.findall(r"^    /(\w+) +(\([^)]*\)) +([\w-]+)  ", doc, re.MULTILINE)
+    table = re.findall(r"^    /([\w/]+) +(\([^)]*\)) +([\w-]+)  ", doc, re.MULTILINE)
     assert {name: (shape, dtype) for name, shape, dtype in table} == found
     assert attributes == set(re.findall(r"`(\w+)`", doc.partition("attributes")[2].partition("ISO")[0]))
+
+
+def test_several_methods_and_maps_before_relu(tmp_path):
+    first = explanation(signed=torch.randn(2, 3, 4) * 1e-6, weights=torch.randn(2, 5))
+    second = replace(first, signed=torch.randn(2, 3, 4), weights=None, method="hires_cam")
+    path = tmp_path / "maps.h5"
+    options = {"methods": ("grad_cam", "hires_cam"), "signed": True, "weights": True}
+    with MapWriter(path, config={}, layer="conv2", **options) as maps:
+        maps.append([first], others={"hires_cam": [second]})
+        with pytest.raises(UserError, match="is of the methods"):
+            maps.append([replace(first, id="b")])
+    for one in (first, second):
+        with MapReader(path, one.method) as reader:
+            scale = one.signed.abs().flatten(1).amax(1)[:, None, None]
+            assert ((reader[0].signed - one.signed).abs() <= 1e-3 * scale).all()
+            assert reader[0].method == one.method
+    with MapReader(path) as reader:
+        torch.testing.assert_close(reader[0].weights, first.weights)
+    with MapReader(path, "hires_cam") as reader:
+        assert reader[0].weights is None
+
+
+def test_bytes_a_row_at_14_x_14(tmp_path):
+    """392 are the map's; a row's and its picture's other numbers and texts take the rest. Before compression."""
+    ones = [explanation(f"COCO_val2014_{i:012}", ("word",) * 11, torch.rand(11, 14, 14)) for i in range(300)]
+    with MapReader(write(tmp_path / "maps.h5", *ones)) as reader:
+        fixed = sum(
+            data.size * data.dtype.itemsize for data in map(reader._file.get, reader._file) if hasattr(data, "size")
+        )
+        texts = sum(len(text) for name in ("words", "ids", "prompts") for text in reader._file[name][:])
+    assert (fixed + texts) / 3300 <= 450
+
+
+def test_a_checksum_is_that_of_sha256sum(tmp_path):
+    path = write(tmp_path / "maps.h5", explanation(), checksum=True)
+    beside = store.checksum_path(path)
+    assert beside.read_text() == f"{hashlib.sha256(path.read_bytes()).hexdigest()}  maps.h5\n"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["maps.h5", "maps.h5.sha256"]
 
 
 def test_the_numbers_can_be_read_without_mmcam(tmp_path):
@@ -89,7 +134,8 @@ def test_the_numbers_can_be_read_without_mmcam(tmp_path):
         assert file["maps"][:].tolist() == [[[0.0, 0.25], [1.0, 0.5]], [[1.0, 0.0], [0.0, 0.0]]]
         assert file["offsets"][:].tolist() == [0, 2]
         assert file["words"].asstr()[:].tolist() == ["a", "dog"]
-        assert (file.attrs["schema_version"], file.attrs["mmcam_version"]) == (1, __version__)
+        assert file.attrs["schema_version"] == store.SCHEMA_VERSION == 2
+        assert json.loads(file.attrs["versions"])["mmcam"] == __version__
         assert json.loads(file.attrs["config"]) == {"task": {"x": 1}}
 
 
@@ -110,7 +156,7 @@ def test_flags_outlive_the_file(tmp_path):
         assert again.flags == one.flags
         assert again.maps[[2, 6]].tolist() == [[[0.0, 0.0]]] * 2
     with h5py.File(tmp_path / "maps.h5") as file:
-        assert file["flags"].asstr()[:].tolist() == list(one.flags)
+        assert [store.FLAGS[number] for number in file["flags"]] == list(one.flags)
 
 
 def test_a_file_without_pictures(tmp_path):
@@ -180,14 +226,14 @@ def test_a_configuration_may_be_long(tmp_path):
 
 def test_files_that_are_no_maps(tmp_path):
     path = tmp_path / "maps.h5"
-    with pytest.raises(UserError, match="there is no such file; mmcam explain --hdf5"):
+    with pytest.raises(UserError, match=r"there is no such file; mmcam dump"):
         MapReader(path)
     path.write_text("no")
     with pytest.raises(UserError, match="expected an HDF5 file"):
         MapReader(path)
     with h5py.File(path, "w") as file:
         file["x"] = np.zeros(3)
-    with pytest.raises(UserError, match="schema version 1, got version None"):
+    with pytest.raises(UserError, match="schema version 2, got version None"):
         MapReader(path)
 
 

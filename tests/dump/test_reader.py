@@ -80,7 +80,7 @@ def test_the_table(prepare):
 def test_a_method_that_is_not_there(prepare):
     made = prepare()
     dump(*made.all)
-    with pytest.raises(UserError, match="unknown method in .* 'hires_cam'"):
+    with pytest.raises(UserError, match=r"unknown method in .* 'hires_cam'"):
         MapReader(made.folder.local, "hires_cam")
 
 
