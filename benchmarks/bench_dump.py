@@ -124,7 +124,8 @@ class Bench:
 
     def dump(self) -> None:
         """All of it."""
-        dump(Folder(self.place / "dumped"), self.task, self.source, self.plan, self.loading)
+        everything = range(len(self.plan.parts))
+        dump(Folder(self.place / "dumped"), self.task, self.source, self.plan, everything, self.loading)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -123,4 +123,4 @@ def _dump(task: Task, pictures: int, out: Path) -> None:
     """In this process alone, so that all memory is counted."""
     source, folder = Blots(pictures), Folder(out)
     plan = make_plan(folder, task, source, Settings(), config={}, data={})
-    dump(folder, task, source, plan, Loading(batch_size=64, workers=0))
+    dump(folder, task, source, plan, range(len(plan.parts)), Loading(batch_size=64, workers=0))

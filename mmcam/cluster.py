@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from mmcam.errors import UserError
 from mmcam.folder import Folder
 from mmcam.loading import Loading
-from mmcam.plan import MAPS, Plan, part_name, todo
+from mmcam.plan import MAPS, Plan, part_name
 
 __all__ = ["Cluster", "dump_on_ray"]
 
@@ -87,7 +87,10 @@ class Maker:
             sys.path.append(self.cwd)
         torch.set_num_threads(self.cluster.threads or max(1, int(self.cluster.cpus)))
         record = self.plan.record
-        task = load_task({"task": record["task"]}, device=self.cluster.device)
+        # Without a claim to a GPU of its own, every actor would take the first one.
+        auto = "auto" if self.cluster.gpus else "cpu"
+        device = auto if self.cluster.device == "auto" else self.cluster.device
+        task = load_task({"task": record["task"]}, device=device)
         if weights_sha256(task) != record["weights_sha256"]:
             raise UserError(
                 f"the weights on {os.uname().nodename} are others than in the plan; share one folder of them"
@@ -98,10 +101,10 @@ class Maker:
 def dump_on_ray(
     folder: Folder,
     plan: Plan,
+    left: Sequence[int],
     loading: Loading,
     cluster: Cluster,
     *,
-    shard: tuple[int, int] = (1, 1),
     strict: bool = False,
     tell: Callable[[int, int], None] = lambda done, failed: None,
 ) -> bool:
@@ -110,9 +113,9 @@ def dump_on_ray(
     Args:
         folder: Where the dump is; every actor must reach it.
         plan: What is dumped.
+        left: The parts to make.
         loading: How samples are read, in each actor.
         cluster: Where.
-        shard: As for `mmcam.dump.dump`.
         strict: As for `mmcam.dump.dump`.
         tell: Called after every part, and every second with zeros; may raise to stop.
 
@@ -124,9 +127,7 @@ def dump_on_ray(
     """
     from mmcam.dump import finish
 
-    left = deque(todo(folder, plan, shard))
     folder.clean([*map(part_name, left), MAPS])
-    anew = bool(left)
     if left:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody outside is told
         os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 starves on a busy machine
@@ -138,11 +139,11 @@ def dump_on_ray(
         try:
             if started:
                 _start(ray, cluster.address)
-            _run(ray, folder, plan, loading, cluster, left, strict, tell)
+            _run(ray, folder, plan, loading, cluster, deque(left), strict, tell)
         finally:
             if started:
                 ray.shutdown()
-    return finish(folder, plan, anew=anew)
+    return finish(folder, plan, anew=bool(left))
 
 
 def _start(ray: Any, address: str) -> None:  # noqa: ANN401
@@ -166,7 +167,7 @@ def _run(
 ) -> None:
     """Feed actors until nothing is left."""
     url = folder.url if folder.local is None else str(folder.local.resolve())
-    given = (url, plan, loading, cluster, strict, os.getcwd())
+    given = (url, plan, loading, cluster, strict, str(Path.cwd()))
     maker = ray.remote(num_cpus=cluster.cpus, num_gpus=cluster.gpus)(Maker)
     free = [maker.remote(*given) for _ in range(min(len(left), cluster.actors or _room(ray, cluster)))]
     busy: dict[Any, tuple[Any, int]] = {}
@@ -181,7 +182,9 @@ def _run(
                 try:
                     tell(*ray.get(ref))
                     free.append(actor)
-                except ray.exceptions.RayActorError as error:
+                except ray.exceptions.RayTaskError as error:
+                    raise error.cause if isinstance(error.cause, UserError) else error from None
+                except ray.exceptions.RayError as error:  # the actor or its node died, or had no memory
                     tries[number] = tries.get(number, 0) + 1
                     logger.warning("an actor died at part %d, which another one makes again", number)
                     if tries[number] >= MOST_TRIES:
@@ -190,8 +193,6 @@ def _run(
                         ) from error
                     left.append(number)
                     free.append(maker.remote(*given))
-                except ray.exceptions.RayTaskError as error:
-                    raise error.cause if isinstance(error.cause, UserError) else error from None
             tell(0, 0)
     finally:
         for actor in [*free, *(actor for actor, _ in busy.values())]:

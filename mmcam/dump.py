@@ -26,8 +26,9 @@ from mmcam.errors import UserError
 from mmcam.explanation import Explanation
 from mmcam.folder import Folder
 from mmcam.loading import Loaded, Loading, is_out_of_memory, read
+from mmcam.lock import alone
 from mmcam.merge import merge
-from mmcam.plan import MAPS, Plan, Settings, part_name, todo
+from mmcam.plan import MAPS, Plan, Settings, part_name
 from mmcam.sources import Source
 from mmcam.store import MapWriter
 from mmcam.task import Batch, Task
@@ -64,7 +65,7 @@ def dump_part(
         tell: Called after every batch with the numbers of samples done and failed; may raise `Stopped`.
 
     Raises:
-        UserError: A sample failed and `strict` is set, or all samples of the part failed.
+        UserError: A sample failed and `strict` is set, or all of the first part failed for the same reason.
         Stopped: By `tell`; the part is left undone.
     """
     settings, name = plan.settings, part_name(number)
@@ -80,16 +81,16 @@ def dump_part(
         overwrite=True,
         checksum=True,
     )
-    done, explained, worst = 0, 0, ""
+    done, explained, reasons = 0, 0, set[str]()
     with writer as maps, _behind() as behind:
         for loaded in read(source, task, plan.parts[number], loading, with_given=settings.targets != "predicted"):
             entries, failures = _explained(task, loaded, settings)
             failures |= {source.ids[sample]: reason for sample, reason in sorted(loaded.failures.items())}
             if failures:
-                name, reason = next(iter(failures.items()))
+                who, reason = next(iter(failures.items()))
                 if strict:
-                    raise UserError(f"{name}: {reason} (without --strict this would be noted as a failure)")
-                worst = worst or f"{name}: {reason}"
+                    raise UserError(f"{who}: {reason} (without --strict this would be noted as a failure)")
+                reasons.update(failures.values())
                 behind(maps.fail, failures)
             if entries:
                 first, *others = ([by_method[m] for by_method, _ in entries] for m in settings.methods)
@@ -102,8 +103,9 @@ def dump_part(
             count = len(loaded.numbers) + len(loaded.failures)
             done, explained = done + count, explained + len(entries)
             tell(count, len(failures))
-        if not explained and done > 1:
-            raise UserError(f"none of the {done} samples of part {number} could be explained; the first: {worst}")
+        if number == 0 and done > 1 and not explained and len(reasons) == 1:
+            # Not the pictures but what is wanted of them must be wrong.
+            raise UserError(f"none of the first {done} samples can be explained: {reasons.pop()}")
     folder.publish(path, name)
 
 
@@ -112,28 +114,27 @@ def dump(
     task: Task,
     source: Source,
     plan: Plan,
+    left: Sequence[int],
     loading: Loading,
     *,
-    shard: tuple[int, int] = (1, 1),
     strict: bool = False,
     tell: Callable[[int, int], None] = lambda done, failed: None,
 ) -> bool:
-    """Make the parts that are missing, and one file of all if this was the last.
+    """Make parts, and one file of all if these were the last.
 
     Args:
         folder: Where the dump is; `mmcam.lock.locked` keeps others out.
         task: Explains.
         source: The samples.
         plan: What is dumped.
+        left: The parts to make, see `mmcam.plan.todo`.
         loading: How samples are read.
-        shard: (i, n): only every n-th part, from the i-th on.
         strict: As for `dump_part`.
         tell: As for `dump_part`.
 
     Returns:
         Whether the dump is complete; it is not while other shards have parts to do.
     """
-    left = todo(folder, plan, shard)
     folder.clean([*map(part_name, left), MAPS])
     for number in left:
         dump_part(folder, task, source, plan, number, loading, strict=strict, tell=tell)
@@ -154,8 +155,10 @@ def finish(folder: Folder, plan: Plan, *, anew: bool) -> bool:
     if any(not folder.exists(part_name(number)) for number in range(len(plan.parts))):
         return False
     if anew or not folder.intact(MAPS):
-        merge([folder.fetch(part_name(number)) for number in range(len(plan.parts))], folder.work() / MAPS)
-        folder.publish(folder.work() / MAPS, MAPS)
+        with alone(folder):
+            files = [folder.fetch(part_name(number)) for number in range(len(plan.parts))]
+            merge(files, folder.work() / MAPS, again=True)
+            folder.publish(folder.work() / MAPS, MAPS)
     return True
 
 

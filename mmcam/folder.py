@@ -13,7 +13,7 @@ from pathlib import Path
 import fsspec
 
 from mmcam.errors import UserError
-from mmcam.store import checksum_path, sha256, sync
+from mmcam.store import checksum_path, sha256, sync, unfinished
 
 __all__ = ["Folder"]
 
@@ -26,11 +26,12 @@ class Folder:
         local: Where it is on this machine; None if it is elsewhere.
     """
 
-    def __init__(self, url: str | Path) -> None:
-        """Open or make the folder.
+    def __init__(self, url: str | Path, *, make: bool = True) -> None:
+        """Open the folder.
 
         Args:
             url: A path, or a URL.
+            make: Make it if it is missing, and see that it can be written.
 
         Raises:
             UserError: It cannot be reached or written.
@@ -40,10 +41,13 @@ class Folder:
         self._fetched: Path | None = None
         try:
             self._files, self._root = fsspec.url_to_fs(self.url)
-            self._files.makedirs(self._root, exist_ok=True)
+            if make:
+                self._files.makedirs(self._root, exist_ok=True)
+            elif not self._files.isdir(self._root):
+                raise UserError(f"{self.url}: expected a file or folder, but there is none; check the path")
         except (ImportError, ValueError, OSError) as error:
             raise UserError(f"{self.url}: expected a folder that can be made, got: {error}") from error
-        if self.local is not None and not os.access(self.local, os.W_OK):
+        if make and self.local is not None and not os.access(self.local, os.W_OK):
             raise UserError(f"{self.url}: expected a folder that can be written, got a read-only one; name another")
 
     def path(self, name: str) -> str:
@@ -64,7 +68,7 @@ class Folder:
 
     def write(self, name: str, content: bytes) -> None:
         """Write a small file, whole or not at all."""
-        new = self.work() / f".{Path(name).name}.{os.getpid()}.part"
+        new = unfinished(self.work() / Path(name).name)
         new.write_bytes(content)
         sync(new)
         self._publish(new, name)

@@ -2,7 +2,9 @@
 
 import logging
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -85,7 +87,7 @@ def read(source: Source, task: Task, numbers: Sequence[int], loading: Loading, *
                 left = [n for n in left if n not in done]
                 yield loaded
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+            if not any(words in str(error) for words in ("exited unexpectedly", "killed by signal")):
                 raise
             if loading.workers == 1:
                 killer = int(samples.current.value)
@@ -164,13 +166,31 @@ def _load(samples: _Samples, task: Task, numbers: Sequence[int], loading: Loadin
         worker_init_fn=_quiet if loading.workers else None,
     )
     ahead: Loaded | None = None
-    for loaded in loader:
+    for loaded in _patiently(loader):
         moved = loaded if loaded.batch is None else replace(loaded, batch=loaded.batch.to(device))
         if ahead is not None:
             yield ahead
         ahead = moved
     if ahead is not None:
         yield ahead
+
+
+def _patiently(loader: DataLoader[Any]) -> Iterator[Loaded]:
+    """Go through a loader, and hear of a worker's death when the next batch is asked for.
+
+    Torch's own handler would raise wherever the main process is at that moment, in the middle of anything.
+    """
+    if not loader.num_workers or threading.current_thread() is not threading.main_thread() or os.name == "nt":
+        yield from loader
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    iterator = iter(loader)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield from iterator
+    finally:
+        del iterator  # ends the workers before the old handler is told of anything
+        signal.signal(signal.SIGCHLD, before)
 
 
 def _quiet(_: int) -> None:

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from mmcam.errors import UserError
 from mmcam.folder import Folder
 
-__all__ = ["Stopped", "locked", "stopping"]
+__all__ = ["Stopped", "alone", "locked", "stopping"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,26 +30,62 @@ class Stopped(Exception):
 def locked(folder: Folder, shard: tuple[int, int] = (1, 1)) -> Iterator[None]:
     """Keep other processes from the same work; the system gives the lock back when its holder dies.
 
+    Shards of one division (1/4, 2/4 …) go together; those of another may have the same parts to do and do not. For a
+    folder that is elsewhere, only processes of this machine are kept off.
+
+    Args:
+        folder: The dump's.
+        shard: (i, n): what part of the work.
+
     Raises:
         UserError: Another process holds it; says which.
     """
-    name = ".lock" if shard == (1, 1) else f".lock-{shard[0]}-of-{shard[1]}"
-    where = folder.local or Path(tempfile.gettempdir())
-    if folder.local is None:  # keeps off the processes of this machine only
-        name = f"mmcam-{hashlib.sha256(folder.url.encode()).hexdigest()[:16]}{name}"
-    lock, holder = FileLock(where / name), where / f"{name}.json"
+    mine = _place(folder, f"{shard[0]}-of-{shard[1]}")
+    lock, holder = FileLock(mine), mine.with_name(f"{mine.name}.json")
     try:
         lock.acquire(blocking=False)
-    except Timeout:
-        told = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
-        raise UserError(f"{folder.url} is being written by {told}; wait for it, or dump into another folder") from None
-    try:
         since = datetime.now(UTC).isoformat(timespec="seconds")
         holder.write_text(f"process {getpid()} on {socket.gethostname()} since {since}", encoding="utf-8")
+    except Timeout:
+        raise _busy(folder, holder) from None
+    try:
+        # Own lock first: of two that look at each other's, at least one gives way.
+        for other in mine.parent.glob(f"{mine.name.rpartition('lock-')[0]}lock-*-of-*"):
+            if other.suffix != ".json" and not other.name.endswith(f"-of-{shard[1]}") and _held(other):
+                raise _busy(folder, other.with_name(f"{other.name}.json"))
         yield
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
+
+
+@contextmanager
+def alone(folder: Folder) -> Iterator[None]:
+    """Wait until no other process brings the parts together."""
+    with FileLock(_place(folder, "merge")):
+        yield
+
+
+def _place(folder: Folder, what: str) -> Path:
+    """The file of a lock."""
+    if folder.local is not None:
+        return folder.local / f".lock-{what}"
+    return Path(tempfile.gettempdir()) / f"mmcam-{hashlib.sha256(folder.url.encode()).hexdigest()[:16]}-lock-{what}"
+
+
+def _held(path: Path) -> bool:
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def _busy(folder: Folder, holder: Path) -> UserError:
+    who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
+    return UserError(f"{folder.url} is being written by {who}; wait for it, or dump into another folder")
 
 
 @contextmanager

@@ -19,7 +19,7 @@ ROWS = 4096
 """Rows that are copied at a time: some megabytes, however large the files are."""
 
 
-def merge(files: Sequence[Path], out: Path) -> None:
+def merge(files: Sequence[Path], out: Path, *, again: bool = False) -> None:
     """Write the content of several files into one.
 
     What failed in one file and is in another is no failure.
@@ -27,15 +27,16 @@ def merge(files: Sequence[Path], out: Path) -> None:
     Args:
         files: In order; all of the same configuration, weights, layer and methods.
         out: The new file; one that is there is replaced.
+        again: An id that comes again replaces the former, as where failures have been made up for.
 
     Raises:
         UserError: A file is not of maps, differs from the first in what it is of, or holds an id that another has.
     """
-    done: set[str] = set()
+    last: dict[str, int] = {}
     failures: dict[str, str] = {}
-    for file in files:
+    for number, file in enumerate(files):
         with MapReader(file) as maps:
-            done.update(maps.ids)
+            last |= dict.fromkeys(maps.ids, number)
             failures |= maps.failures
     with ExitStack() as stack:
         first = stack.enter_context(h5py.File(files[0], "r"))
@@ -58,18 +59,23 @@ def merge(files: Sequence[Path], out: Path) -> None:
             checksum=True,
         )
         maps = stack.enter_context(writer)
-        for path in files:
+        for number, path in enumerate(files):
             with h5py.File(path, "r") as file:
-                for pictures in _pieces(dataset(file, "offsets")[:]):
+                keep = np.array([not again or last[name] == number for name in dataset(file, "ids").asstr()[:]], bool)
+                for pictures in _pieces(dataset(file, "offsets")[:], keep):
                     maps.copy(file, pictures)
-        maps.fail({name: reason for name, reason in failures.items() if not {name, f"{name}:given"} & done})
+        maps.fail({name: reason for name, reason in failures.items() if name not in last})
 
 
-def _pieces(offsets: np.ndarray) -> Iterator[slice]:
-    """Cut the pictures of a file into runs of few rows."""
+def _pieces(offsets: np.ndarray, keep: np.ndarray) -> Iterator[slice]:
+    """Cut the pictures that are kept into runs of few rows."""
     start = 0
-    while start < len(offsets) - 1:
+    while start < len(keep):
         stop = max(start + 1, int(np.searchsorted(offsets, offsets[start] + ROWS, "right")) - 1)
-        stop = min(stop, start + ROWS, len(offsets) - 1)
-        yield slice(start, stop)
-        start = stop
+        stop = min(stop, start + ROWS, len(keep))
+        dropped = np.flatnonzero(~keep[start:stop])
+        if len(dropped):
+            stop = start + int(dropped[0])
+        if stop > start:
+            yield slice(start, stop)
+        start = stop + (len(dropped) > 0)

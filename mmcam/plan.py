@@ -189,10 +189,11 @@ def _missing(
     """More parts: of what failed in the finished ones, and of what no part has."""
     planned = {sample for numbers in parts for sample in numbers}
     failed: set[str] = set()
-    for number in range(len(parts)):
+    for number, samples in enumerate(parts):
+        failed -= {source.ids[i] for i in samples}  # a later part is what counts, also one that is still to be made
         if folder.intact(part_name(number)):
             with MapReader(folder.fetch(part_name(number))) as part:
-                failed = (failed - {name.partition(":given")[0] for name in part.ids}) | {*part.failures}
+                failed |= {name.partition(":given")[0] for name in part.failures}
     wanted = [i for i in range(count) if i not in planned or source.ids[i] in failed]
     return tuple(tuple(wanted[i : i + size]) for i in range(0, len(wanted), size))
 

@@ -79,6 +79,7 @@ class MapReader(Sequence[Explanation]):
         self.failures: dict[str, str] = dict(zip(self._texts("failures/ids", slice(None)), reasons, strict=True))
         self._numbers = {name: number for number, name in enumerate(self.ids)}
         self._offsets = dataset(self._file, "offsets")[:]
+        self._vocabulary = np.array(self._texts("vocabulary", slice(None)), object)
 
     def __enter__(self) -> "MapReader":
         return self
@@ -129,7 +130,7 @@ class MapReader(Sequence[Explanation]):
         return Explanation(
             id=self.ids[number],
             prompt=self._texts("prompts", slice(number, number + 1))[0],
-            words=tuple(self._texts("words", rows)),
+            words=tuple(self._vocabulary[dataset(self._file, "words")[rows]]),
             scores=torch.from_numpy(dataset(self._file, "scores")[rows]),
             signed=self._signed(rows),
             size=(height, width),
@@ -169,7 +170,7 @@ class MapReader(Sequence[Explanation]):
             {
                 "id": np.repeat(np.array(self.ids, object), counts),
                 "prompt": np.repeat(np.array(self._texts("prompts", slice(None)), object), counts),
-                "word": self._texts("words", slice(None)),
+                "word": self._vocabulary[dataset(self._file, "words")[:]],
                 "target_id": dataset(self._file, "target_ids")[:],
                 "score": dataset(self._file, "scores")[:],
                 "peak": self._of_method("peaks")[:],

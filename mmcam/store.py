@@ -5,8 +5,9 @@
     /peaks             (N,)       float32  that peak; 0 for a map that is nowhere positive
     /flags             (N,)       enum     uint8: 0 ok, 1 zero, 2 negative (nothing after ReLU), 3 non-finite
     /scores            (N,)       float32  y: log p(word), answer logit or class logit, or a sum of such
-    /words             (N,)       utf-8    the word, phrase, answer or class name
+    /words             (N,)       int32    number of the word, phrase, answer or class name in /vocabulary
     /target_ids        (N,)       int32    vocabulary, answer or class index; -1 for a row of several, or if not told
+    /vocabulary        (V,)       utf-8    all words of the file, each once
     /offsets           (M+1,)     int64    the rows of picture i are offsets[i]:offsets[i+1]
     /ids               (M,)       utf-8    name of the picture, question or caption, each once
     /prompts           (M,)       utf-8    the question, or the caption that was given; empty otherwise
@@ -53,7 +54,18 @@ from mmcam import __version__
 from mmcam.errors import UserError
 from mmcam.explanation import Explanation
 
-__all__ = ["FLAGS", "MAPS", "SCHEMA_VERSION", "MapWriter", "checksum_path", "dataset", "names", "sha256", "sync"]
+__all__ = [
+    "FLAGS",
+    "MAPS",
+    "SCHEMA_VERSION",
+    "MapWriter",
+    "checksum_path",
+    "dataset",
+    "names",
+    "sha256",
+    "sync",
+    "unfinished",
+]
 
 SCHEMA_VERSION = 2
 FLAGS = ("", "zero", "negative", "non-finite")
@@ -66,11 +78,12 @@ CONVENTIONS = (
 )
 TEXT = h5py.string_dtype()
 FLAG = h5py.enum_dtype({name or "ok": number for number, name in enumerate(FLAGS)}, basetype="u1")
-ROWS = {"scores": np.float32, "words": TEXT, "target_ids": np.int32}
+ROWS = {"scores": np.float32, "words": np.int32, "target_ids": np.int32}
 MAPS = ("maps", "peaks", "flags", "signed", "scales", "weights")
 """What each method has of its own."""
 
 PICTURES = {"ids": TEXT, "prompts": TEXT, "sizes": np.int32, "windows": np.float64}
+WORDS = {"vocabulary": TEXT}
 FAILURES = {"failures/ids": TEXT, "failures/reasons": TEXT}
 TAILS = {"sizes": (2,), "windows": (4,)}
 PACKED = {"shuffle": True, "compression": "gzip", "compression_opts": 1, "fletcher32": True}
@@ -122,7 +135,7 @@ class MapWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.layer, self.methods = layer, tuple(methods)
         self._signed, self._weights, self._checksum = signed, weights, checksum
-        self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        self._part = unfinished(self.path)
         self._file = h5py.File(self._part, "w")
         self._file.attrs.update(
             schema_version=SCHEMA_VERSION,
@@ -135,7 +148,8 @@ class MapWriter:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         self._ids: set[str] = set()
-        for name, dtype in (ROWS | PICTURES | FAILURES).items():
+        self._words: dict[str, int] = {}
+        for name, dtype in (ROWS | WORDS | PICTURES | FAILURES).items():
             self._create(name, TAILS.get(name, ()), dtype)
         self._file.create_dataset("offsets", data=np.zeros(1, np.int64), maxshape=(None,), chunks=(1024,))
 
@@ -179,7 +193,7 @@ class MapWriter:
         self._check(by_method)
         values: dict[str, Any] = {
             "scores": torch.cat([e.scores for e in explanations]).float().numpy(),
-            "words": [word for e in explanations for word in e.words],
+            "words": self._numbers([word for e in explanations for word in e.words]),
             "target_ids": [number for row in ids for number in row],
             "ids": [e.id for e in explanations],
             "prompts": [e.prompt for e in explanations],
@@ -218,9 +232,18 @@ class MapWriter:
             self._create_maps(dataset(file, "maps").shape[1:], channels)
         per_row = [*ROWS, *(name for name in names(self._file) if name.rpartition("/")[2] in MAPS)]
         values: dict[str, Any] = {name: dataset(file, name)[offsets[0] : offsets[-1]] for name in per_row}
+        vocabulary = dataset(file, "vocabulary").asstr()[:]
+        values["words"] = self._numbers(list(vocabulary[values["words"]]))
         values |= {name: dataset(file, name)[pictures] for name in PICTURES}
         values["offsets"] = dataset(self._file, "offsets")[-1] + offsets[1:] - offsets[0]
         self._extend(values)
+
+    def _numbers(self, words: Sequence[str]) -> list[int]:
+        """The words' numbers; a new word is written down."""
+        known = len(self._words)
+        numbers = [self._words.setdefault(word, len(self._words)) for word in words]
+        self._extend({"vocabulary": list(self._words)[known:]})
+        return numbers
 
     def _maps(self, explanations: Sequence[Explanation]) -> dict[str, Any]:
         """What one method has for each row."""
@@ -304,7 +327,7 @@ class MapWriter:
         if self._checksum:
             line = f"{sha256(self._part)}  {self.path.name}\n"
             beside = checksum_path(self.path)
-            new = beside.with_name(f".{beside.name}.{os.getpid()}.part")
+            new = unfinished(beside)
             new.write_text(line, encoding="utf-8")
             sync(new)
             new.replace(beside)
@@ -321,6 +344,11 @@ def dataset(file: h5py.File, name: str) -> h5py.Dataset:
 def checksum_path(path: Path) -> Path:
     """Where the checksum of a file lies."""
     return path.with_name(f"{path.name}.sha256")
+
+
+def unfinished(path: Path) -> Path:
+    """Where a process makes a file before it has its name; no other process, on whatever machine, uses that."""
+    return path.with_name(f".{path.name}.{platform.node() or 'here'}.{os.getpid()}.part")
 
 
 def sha256(path: Path) -> str:

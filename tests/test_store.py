@@ -64,7 +64,7 @@ def test_what_is_written_is_read(tmp_path):
 
 def test_the_documented_table_is_that_of_a_real_file(tmp_path):
     """The module's docstring lists every data set with its shape and type, and every attribute; no more, no less."""
-    sizes = {1: "1", 3: "M", 4: "M+1", 6: "N", 17: "h", 19: "w", 2: "2", 5: "F", 7: "k"}
+    sizes = {3: "M", 4: "M+1", 6: "N", 17: "h", 19: "w", 2: "2", 5: "F", 7: "k"}
     ones = [explanation(name, ("u", "v"), torch.rand(2, 17, 19), weights=torch.rand(2, 7)) for name in "abc"]
     found = {}
     with MapWriter(tmp_path / "maps.h5", config={}, layer="conv2", signed=True, weights=True) as maps:
@@ -74,8 +74,10 @@ def test_the_documented_table_is_that_of_a_real_file(tmp_path):
     def note(name, data):
         if isinstance(data, h5py.Dataset):
             kind = "utf-8" if h5py.check_string_dtype(data.dtype) else str(data.dtype)
-            more = {4: "4"} if name == "windows" else {}
-            shape = ", ".join((sizes | more if axis else sizes)[size] for axis, size in enumerate(data.shape))
+            more = {4: "4"} if name == "windows" else {2: "V"} if name == "vocabulary" else {}
+            shape = ", ".join(
+                (sizes | more if axis or name == "vocabulary" else sizes)[size] for axis, size in enumerate(data.shape)
+            )
             found[name] = f"({shape},)" if data.ndim == 1 else f"({shape})", kind
 
     with h5py.File(tmp_path / "maps.h5") as file:
@@ -116,7 +118,7 @@ def test_bytes_a_row_at_14_x_14(tmp_path):
         fixed = sum(
             data.size * data.dtype.itemsize for data in map(reader._file.get, reader._file) if hasattr(data, "size")
         )
-        texts = sum(len(text) for name in ("words", "ids", "prompts") for text in reader._file[name][:])
+        texts = sum(len(text) for name in ("vocabulary", "ids", "prompts") for text in reader._file[name][:])
     assert (fixed + texts) / 3300 <= 450
 
 
@@ -133,7 +135,7 @@ def test_the_numbers_can_be_read_without_mmcam(tmp_path):
         assert file["peaks"][:].tolist() == [2.0, 4.0]
         assert file["maps"][:].tolist() == [[[0.0, 0.25], [1.0, 0.5]], [[1.0, 0.0], [0.0, 0.0]]]
         assert file["offsets"][:].tolist() == [0, 2]
-        assert file["words"].asstr()[:].tolist() == ["a", "dog"]
+        assert file["vocabulary"].asstr()[:][file["words"][:]].tolist() == ["a", "dog"]
         assert file.attrs["schema_version"] == store.SCHEMA_VERSION == 2
         assert json.loads(file.attrs["versions"])["mmcam"] == __version__
         assert json.loads(file.attrs["config"]) == {"task": {"x": 1}}

@@ -2,10 +2,10 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -14,6 +14,7 @@ from mmcam.verbs import add_model, overrides_of, print_config, table
 
 if TYPE_CHECKING:
     from mmcam.folder import Folder
+    from mmcam.plan import Plan
 
 EPILOG = """\
 Writes OUT/maps.h5 (see docs/dumps.md) by way of OUT/parts. Killed or interrupted, it goes on when the same command is
@@ -105,12 +106,12 @@ def run(arguments: Namespace) -> int:
     import torch
 
     from mmcam.config import resolve
-    from mmcam.dump import MAPS, dump
+    from mmcam.dump import dump
     from mmcam.folder import Folder
     from mmcam.load import load_task
     from mmcam.loading import Loading
     from mmcam.lock import Stopped, locked, stopping
-    from mmcam.plan import Settings, make_plan
+    from mmcam.plan import MAPS, Settings, make_plan, todo
     from mmcam.sources import choose_source
     from mmcam.task import Task
 
@@ -141,7 +142,8 @@ def run(arguments: Namespace) -> int:
         )
         loading = Loading(arguments.batch_size, arguments.workers)
         try:
-            with stopping() as look, _progress(folder, plan, shard, look) as tell:
+            left = todo(folder, plan, shard)
+            with stopping() as look, _progress(plan, shard, left, look) as tell:
                 if on_ray:
                     from mmcam.cluster import Cluster, dump_on_ray
 
@@ -153,19 +155,9 @@ def run(arguments: Namespace) -> int:
                         arguments.device,
                         arguments.threads,
                     )
-                    complete = dump_on_ray(
-                        folder,
-                        plan,
-                        loading,
-                        cluster,
-                        shard=shard,
-                        strict=arguments.strict,
-                        tell=tell,
-                    )
+                    complete = dump_on_ray(folder, plan, left, loading, cluster, strict=arguments.strict, tell=tell)
                 else:
-                    complete = dump(
-                        folder, task, source, plan, loading, shard=shard, strict=arguments.strict, tell=tell
-                    )
+                    complete = dump(folder, task, source, plan, left, loading, strict=arguments.strict, tell=tell)
         except Stopped:
             print("mmcam dump: stopped; give the same command again to go on", file=sys.stderr)
             return 130
@@ -199,16 +191,16 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 @contextmanager
-def _progress(folder: "Folder", plan: Any, shard: tuple[int, int], look: Callable[[], None]) -> Iterator[Any]:  # noqa: ANN401
+def _progress(
+    plan: "Plan", shard: tuple[int, int], left: Sequence[int], look: Callable[[], None]
+) -> Iterator[Callable[[int, int], None]]:
     """A bar with rate, time left and failures; and a look whether the user wants to stop."""
     from tqdm import tqdm
 
-    from mmcam.plan import todo
-
-    left = sum(len(plan.parts[number]) for number in todo(folder, plan, shard))
+    todo = sum(len(plan.parts[number]) for number in left)
     mine = sum(len(part) for part in plan.parts[shard[0] - 1 :: shard[1]])
     failed = 0
-    with tqdm(total=mine, initial=mine - left, desc="dump", unit="img", mininterval=1) as bar:
+    with tqdm(total=mine, initial=mine - todo, desc="dump", unit="img", mininterval=1) as bar:
 
         def tell(done: int, more: int) -> None:
             nonlocal failed

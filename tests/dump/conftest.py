@@ -15,7 +15,7 @@ from mmcam.cli import main
 from mmcam.folder import Folder
 from mmcam.load import load_task
 from mmcam.loading import Loading
-from mmcam.plan import Plan, Settings, make_plan
+from mmcam.plan import Plan, Settings, make_plan, todo
 from mmcam.sources import Files, Source
 from mmcam.task import Sample
 from tests.tiny_task import WORDS
@@ -67,7 +67,10 @@ class Run:
 
     @property
     def all(self):
-        return self.folder, self.task, self.source, self.plan, self.loading
+        return self.folder, self.task, self.source, self.plan, todo(self.folder, self.plan), self.loading
+
+    def shard(self, *which: int):
+        return *self.all[:4], todo(self.folder, self.plan, which), self.loading
 
 
 @pytest.fixture

@@ -136,7 +136,7 @@ def test_strict_stops(prepare):
 
 def test_if_nothing_works_something_is_wrong(prepare):
     made = prepare(source=Drawn(6, broken=[*range(6)]))
-    with pytest.raises(UserError, match="none of the 6 samples of part 0 could be explained; the first: d0: broken"):
+    with pytest.raises(UserError, match="none of the first 6 samples can be explained: broken"):
         dump(*made.all)
 
 
@@ -205,10 +205,10 @@ def test_shards_make_the_same(prepare):
     whole = prepare("whole")
     assert dump(*whole.all)
     made = prepare()
-    assert not dump(*made.all, shard=(2, 3))
+    assert not dump(*made.shard(2, 3))
     assert todo(made.folder, made.plan) == [0, 2, 3]
-    assert not dump(*made.all, shard=(1, 3))
-    assert dump(*made.all, shard=(3, 3))
+    assert not dump(*made.shard(1, 3))
+    assert dump(*made.shard(3, 3))
     assert_same(whole.folder.local / "maps.h5", made.folder.local / "maps.h5")
 
 
@@ -250,6 +250,52 @@ def test_only_missing_does_what_failed_and_what_is_new(prepare):
         prepare(source=Drawn(11).__class__(9), only_missing=False)
 
 
+def test_only_missing_may_be_given_again(prepare):
+    """What is planned and not yet made is not planned twice; what fails again may be tried again."""
+    made = prepare(source=Drawn(8, broken=[1, 6]))
+    assert dump(*made.all)
+    for _ in range(2):
+        again = prepare(source=Drawn(8, broken=[1, 6]), only_missing=True)
+        assert again.plan.parts[2:] == ((1, 6),)
+    assert dump(*again.all)
+    last = prepare(source=Drawn(8), only_missing=True)
+    assert last.plan.parts[2:] == ((1, 6), (1, 6))
+    assert dump(*last.all)
+    with MapReader(made.folder.local) as maps:
+        assert len(maps) == 8
+        assert maps.failures == {}
+
+
+def test_what_comes_again_replaces_the_former(prepare):
+    made = prepare(source=SometimesGiven(6, broken=[3]), targets="both")
+    assert dump(*made.all)
+    with MapReader(made.folder.local) as maps:
+        first = maps.ids
+        assert sorted(maps.failures) == ["d1:given-2", "d3", "d4:given-2"]
+    again = prepare(source=SometimesGiven(6), targets="both", only_missing=True)
+    assert again.plan.parts[1:] == ((1, 3, 4),)
+    assert dump(*again.all)
+    with MapReader(made.folder.local) as maps:
+        assert sorted(maps.ids) == sorted([*first, "d3", "d3:given"])
+        assert sorted(maps.failures) == ["d1:given-2", "d4:given-2"]
+
+
+def test_an_error_of_the_source_s_own_is_not_a_dead_reader(prepare):
+    class Faulty(Drawn):
+        def sample(self, number):
+            raise RuntimeError("a fault in the source")
+
+    with pytest.raises(RuntimeError, match="a fault in the source"):
+        dump(*prepare(source=Faulty(4), workers=1).all)
+
+
+def test_a_failure_in_a_part_that_is_sent_elsewhere(prepare):
+    made = prepare("memory://with-failures", source=Drawn(8, broken=[1]))
+    assert dump(*made.all)
+    with MapReader(made.folder.fetch("maps.h5")) as maps:
+        assert maps.failures == {"d1": "broken"}
+
+
 def test_only_missing_wants_the_same_beginning(prepare):
     made = prepare(source=Drawn(8))
     assert dump(*made.all)
@@ -264,16 +310,23 @@ def test_one_process_at_a_time(prepare):
     with locked(made.folder):
         with pytest.raises(UserError, match=r"is being written by process \d+ on .* since"), locked(made.folder):
             pytest.fail("two have the lock")
-        with locked(made.folder, (1, 2)), locked(made.folder, (2, 2)):
-            pass
+        with pytest.raises(UserError, match="is being written by"), locked(made.folder, (1, 2)):
+            pytest.fail("a shard works on what the other has")
+    with (
+        locked(made.folder, (1, 2)),
+        locked(made.folder, (2, 2)),
+        pytest.raises(UserError, match="is being written by"),
+        locked(made.folder, (3, 3)),
+    ):
+        pytest.fail("another division has the same parts")
     with locked(made.folder):
         pass
 
 
 def test_a_stale_lock_is_none(prepare):
     made = prepare()
-    (made.folder.local / ".lock").write_text("")
-    (made.folder.local / ".lock.json").write_text("process 1 on a machine that is no more")
+    (made.folder.local / ".lock-1-of-1").write_text("")
+    (made.folder.local / ".lock-1-of-1.json").write_text("process 1 on a machine that is no more")
     with locked(made.folder):
         pass
 

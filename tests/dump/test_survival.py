@@ -184,19 +184,19 @@ def test_damage_is_found_and_mended(pictures, capsys, damage, name):
 def test_what_others_left_is_not_touched(prepare):
     """Unfinished files of another shard's parts are that shard's."""
     made = prepare()
-    stray = made.folder.local / "parts" / ".part-00001.h5.77.part"
-    mine = made.folder.local / "parts" / ".part-00000.h5.77.part"
+    stray = made.folder.local / "parts" / ".part-00001.h5.here.77.part"
+    mine = made.folder.local / "parts" / ".part-00000.h5.here.77.part"
     stray.parent.mkdir()
     stray.write_text("in progress")
     mine.write_text("left over")
-    dump(*made.all, shard=(1, 2))
+    dump(*made.shard(1, 2))
     assert stray.exists()
     assert not mine.exists()
 
 
 def test_verify_names_what_is_missing(prepare, pictures):
     made = prepare()
-    dump(*made.all, shard=(1, 2))
+    dump(*made.shard(1, 2))
     assert [line.rpartition("/")[2].partition(":")[0] for line in verify(made.folder.local)] == [
         "part-00001.h5",
         "part-00003.h5",
