@@ -6,6 +6,7 @@ by the names that the plan has: on several machines these must be shared paths, 
 
 import logging
 import os
+import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -149,9 +150,12 @@ def dump_on_ray(
 def _start(ray: Any, address: str) -> None:  # noqa: ANN401
     """Join a cluster, or make one out of this machine that listens on loopback only."""
     alone = {} if address else {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
+    host, colon, port = address.rpartition(":")
     try:
+        if colon and "//" not in address and port.isdigit():  # or Ray would try for minutes
+            socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address=address or "local", log_to_driver=False, logging_level=logging.WARNING, **alone)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"{address or 'local'}: expected a Ray cluster, got: {error}; see docs/clusters.md") from error
 
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -94,24 +94,39 @@ def run(arguments: Namespace) -> int:
         return 0
     if not arguments.out:
         raise UserError("expected a folder to write to, got none; name one with --out")
-    for option in ("batch_size", "part_size", "limit", "threads"):
-        if arguments[option] is not None and arguments[option] < 1:
-            raise UserError(f"--{option.replace('_', '-')}: expected 1 or more, got {arguments[option]}")
-    if arguments.workers < 0:
-        raise UserError(f"--workers: expected 0 or more, got {arguments.workers}")
+    for option, least in (("batch_size", 1), ("part_size", 1), ("limit", 1), ("threads", 1), ("workers", 0)):
+        if arguments[option] is not None and arguments[option] < least:
+            raise UserError(f"--{option.replace('_', '-')}: expected {least} or more, got {arguments[option]}")
     shard = _shard(arguments.shard)
     if arguments.only_missing and shard != (1, 1):
         raise UserError("--only-missing plans more parts, which one process has to do; leave --shard out, then resume")
 
+    from mmcam.folder import Folder
+    from mmcam.lock import Stopped, locked
+    from mmcam.plan import MAPS
+
+    folder = Folder(arguments.out)
+    try:
+        with locked(folder, shard):
+            complete = _dump(arguments, overrides, folder, shard)
+    except Stopped:
+        print("mmcam dump: stopped; give the same command again to go on", file=sys.stderr)
+        return 130
+    if not complete:
+        print(f"{folder.path('parts')}: this shard is done; maps.h5 is written when the others are")
+        return 0
+    return _report(folder, MAPS)
+
+
+def _dump(arguments: Namespace, overrides: dict[str, Any], folder: "Folder", shard: tuple[int, int]) -> bool:
+    """Plan, and make what is missing, here or in a cluster."""
     import torch
 
     from mmcam.config import resolve
-    from mmcam.dump import dump
-    from mmcam.folder import Folder
     from mmcam.load import load_task
     from mmcam.loading import Loading
-    from mmcam.lock import Stopped, locked, stopping
-    from mmcam.plan import MAPS, Settings, make_plan, todo
+    from mmcam.lock import stopping
+    from mmcam.plan import Settings, make_plan, todo
     from mmcam.sources import choose_source
     from mmcam.task import Task
 
@@ -126,45 +141,36 @@ def run(arguments: Namespace) -> int:
         part_size=arguments.part_size,
     )
     source, data = choose_source(arguments.data, arguments.config, overrides)
-    folder = Folder(arguments.out)
-    with locked(folder, shard):
-        on_ray = arguments.engine == "ray"
-        task = load_task(arguments.config, device="cpu" if on_ray else arguments.device, **overrides)
-        plan = make_plan(
-            folder,
-            task,
-            source,
-            settings,
-            config=resolve(arguments.config, "task", Task, overrides),
-            data=data,
-            limit=arguments.limit,
-            only_missing=arguments.only_missing,
-        )
-        loading = Loading(arguments.batch_size, arguments.workers)
-        try:
-            left = todo(folder, plan, shard)
-            with stopping() as look, _progress(plan, shard, left, look) as tell:
-                if on_ray:
-                    from mmcam.cluster import Cluster, dump_on_ray
+    on_ray = arguments.engine == "ray"
+    task = load_task(arguments.config, device="cpu" if on_ray else arguments.device, **overrides)
+    plan = make_plan(
+        folder,
+        task,
+        source,
+        settings,
+        config=resolve(arguments.config, "task", Task, overrides),
+        data=data,
+        limit=arguments.limit,
+        only_missing=arguments.only_missing,
+    )
+    left = todo(folder, plan, shard)
+    loading = Loading(arguments.batch_size, arguments.workers)
+    with stopping() as look, _progress(plan, shard, left, look) as tell:
+        if not on_ray:
+            from mmcam.dump import dump
 
-                    cluster = Cluster(
-                        arguments.ray_address,
-                        arguments.num_actors,
-                        arguments.gpus_per_actor,
-                        arguments.cpus_per_actor,
-                        arguments.device,
-                        arguments.threads,
-                    )
-                    complete = dump_on_ray(folder, plan, left, loading, cluster, strict=arguments.strict, tell=tell)
-                else:
-                    complete = dump(folder, task, source, plan, left, loading, strict=arguments.strict, tell=tell)
-        except Stopped:
-            print("mmcam dump: stopped; give the same command again to go on", file=sys.stderr)
-            return 130
-    if not complete:
-        print(f"{folder.path('parts')}: this shard is done; maps.h5 is written when the others are")
-        return 0
-    return _report(folder, MAPS)
+            return dump(folder, task, source, plan, left, loading, strict=arguments.strict, tell=tell)
+        from mmcam.cluster import Cluster, dump_on_ray
+
+        cluster = Cluster(
+            address=arguments.ray_address,
+            actors=arguments.num_actors,
+            gpus=arguments.gpus_per_actor,
+            cpus=arguments.cpus_per_actor,
+            device=arguments.device,
+            threads=arguments.threads,
+        )
+        return dump_on_ray(folder, plan, left, loading, cluster, strict=arguments.strict, tell=tell)
 
 
 def _report(folder: "Folder", name: str) -> int:
@@ -177,7 +183,7 @@ def _report(folder: "Folder", name: str) -> int:
         if maps.failures:
             print(f"mmcam dump: {len(maps.failures)} failed, {len(maps)} done; see /failures", file=sys.stderr)
         print(f"{len(maps)} explained, {maps.rows} maps")
-        code = 1 if maps.failures else 0
+        code = (1 if len(maps) else 2) if maps.failures else 0
     print(folder.path(name))
     return code
 

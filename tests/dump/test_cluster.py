@@ -62,11 +62,8 @@ def test_what_the_actors_complain_about_is_one_line(ray, tmp_path, monkeypatch, 
 
 def test_no_such_cluster(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RAY_ADDRESS", "")
-    words = [*COMMAND, "--out", "out", "--engine", "ray", "--ray-address", "127.0.0.1:1"]
     import ray
 
-    if ray.is_initialized():
-        ray.shutdown()
-    assert main(words) == 2
+    ray.shutdown()
+    assert main([*COMMAND, "--out", "out", "--engine", "ray", "--ray-address", "127.0.0.1:1"]) == 2
     assert "expected a Ray cluster" in capsys.readouterr().err
