@@ -26,7 +26,7 @@ def test_it_is_the_formula(case):
 
 def test_its_derivatives_are_right_also_at_the_floor(case):
     """Words that are far from what is looked at, and below the floor, are where a careless maximum goes wrong."""
-    look, votes = case
+    _, votes = case
     asked = torch.randn(2, 3, 7, dtype=torch.float64) * 20
     votes[:, 0] += 15
     votes[:, 1] -= 15
