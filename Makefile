@@ -18,7 +18,7 @@ LOWEST := runs/lower-bounds
 INSTALL = -m pip install --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow gpu check format format-check lint types contracts quality bench wheel lower-bounds
+.PHONY: help demo test slow ray gpu check format format-check lint types contracts quality bench wheel lower-bounds
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -32,11 +32,14 @@ test: $(VENV)/.dev ## Run the tests
 slow: $(VENV)/.dev ## Run the tests that take long
 	$(PY) -m pytest -m slow $(ARGS)
 
+ray: $(VENV)/.dev ## Run the tests that start a Ray cluster on this machine
+	$(PY) -m pytest -m ray $(ARGS)
+
 gpu: $(VENV)/.dev ## Run the tests that need a CUDA device
 	$(PY) -m pytest -m gpu $(ARGS)
 
 # One thread a process: two on a small busy machine were seen 20 times slower.
-test slow lower-bounds: export OMP_NUM_THREADS = 1
+test slow ray lower-bounds: export OMP_NUM_THREADS = 1
 
 check: test format-check lint types contracts ## Run everything that CI runs
 

@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from mmcam.errors import UserError
     from mmcam.explanation import Explanation
     from mmcam.load import explain_image, load_task
+    from mmcam.reader import MapReader
     from mmcam.task import Batch, Sample, Targets, Task
 
 _HOMES = {
     "Batch": "task",
     "Explanation": "explanation",
+    "MapReader": "reader",
     "Sample": "task",
     "Targets": "task",
     "Task": "task",
@@ -30,6 +32,7 @@ _HOMES = {
 __all__ = [
     "Batch",
     "Explanation",
+    "MapReader",
     "Sample",
     "Targets",
     "Task",

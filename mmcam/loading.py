@@ -86,8 +86,8 @@ def read(source: Source, task: Task, numbers: Sequence[int], loading: Loading, *
                 done = {*loaded.numbers, *loaded.failures}
                 left = [n for n in left if n not in done]
                 yield loaded
-        except RuntimeError as error:
-            if not any(words in str(error) for words in ("exited unexpectedly", "killed by signal")):
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            if not _is_death(error):
                 raise
             if loading.workers == 1:
                 killer = int(samples.current.value)
@@ -197,6 +197,13 @@ def _quiet(_: int) -> None:
     """Ctrl-C reaches the workers too; it is the main process that stops them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+
+
+def _is_death(error: Exception) -> bool:
+    """Whether a loader says that its worker died, and not what went wrong in it."""
+    if isinstance(error, RuntimeError):
+        return any(words in str(error) for words in ("exited unexpectedly", "killed by signal"))
+    return "Caught" not in str(error)  # the worker was gone when its tensors were fetched
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -74,10 +74,10 @@ def test_rounds_divide_by_plain_inference_of_the_same_round(works, monkeypatch):
 
 def test_peak_memory_sees_what_is_freed_again():
     def run():
-        for _ in range(3):
+        for _ in range(10):
             torch.ones(2**24)  # 64 MiB
 
-    assert 60 * 2**20 < measure.peak(run, "cpu") < 80 * 2**20
+    assert 60 * 2**20 < measure.peak(run, "cpu") < 150 * 2**20  # not 640, but other things live in the process too
 
 
 def test_the_plan_of_the_issue():
