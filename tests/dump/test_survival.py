@@ -92,8 +92,9 @@ def test_killed_at_many_moments(pictures, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_real_command_killed_at_thirty_random_moments(tmp_path):
+def test_the_real_command_killed_at_thirty_random_moments(tmp_path, monkeypatch):
     """From outside, by SIGKILL after random times, over the whole life of the command and over again."""
+    monkeypatch.chdir(tmp_path)  # where the data are, for verify
     for number in range(60):
         (tmp_path / "photos").mkdir(exist_ok=True)
         picture(number, (400, 300)).save(tmp_path / "photos" / f"p{number:02}.png")
