@@ -24,7 +24,7 @@ class EvidenceReadout(nn.Module):
     """Logits that are linear in a state [e, r]: word w gets g_w · e_stem(w) + U_w · r + b_w.
 
     With a full matrix in g's place words learn to be read off the evidence of others, such as what else the sentence
-    may yet name, and their maps point there (noun maps hit the right thing in 76 % instead of 91 %).
+    may yet name, and their maps point there (noun maps hit the right thing in 76 %, against 98 %).
     """
 
     index: Tensor

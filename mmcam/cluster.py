@@ -17,7 +17,7 @@ from typing import Any
 from mmcam.errors import UserError
 from mmcam.folder import Folder
 from mmcam.loading import Loading
-from mmcam.plan import MAPS, Plan, part_name
+from mmcam.plan import Plan, part_name
 
 __all__ = ["Cluster", "dump_on_ray"]
 
@@ -48,19 +48,17 @@ class Cluster:
     threads: int | None = None
 
 
+@dataclass
 class Maker:
     """What an actor does: it loads the model at its first part, and makes one part after the other."""
 
-    def __init__(self, url: str, plan: Plan, loading: Loading, cluster: Cluster, strict: bool, cwd: str) -> None:
-        self.url, self.plan, self.loading, self.cluster, self.strict, self.cwd = (
-            url,
-            plan,
-            loading,
-            cluster,
-            strict,
-            cwd,
-        )
-        self.loaded: tuple[Any, Any] | None = None
+    url: str
+    plan: Plan
+    loading: Loading
+    cluster: Cluster
+    strict: bool
+    cwd: str
+    loaded: tuple[Any, Any] | None = None
 
     def make(self, number: int) -> tuple[int, int]:
         """Make a part; returns how many samples it has and how many failed."""
@@ -128,7 +126,7 @@ def dump_on_ray(
     """
     from mmcam.dump import finish
 
-    folder.clean([*map(part_name, left), MAPS])
+    folder.clean([*map(part_name, left)])
     if left:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody outside is told
         os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 starves on a busy machine

@@ -135,7 +135,7 @@ def dump(
     Returns:
         Whether the dump is complete; it is not while other shards have parts to do.
     """
-    folder.clean([*map(part_name, left), MAPS])
+    folder.clean([*map(part_name, left)])
     for number in left:
         dump_part(folder, task, source, plan, number, loading, strict=strict, tell=tell)
     return finish(folder, plan, anew=bool(left))
@@ -156,6 +156,7 @@ def finish(folder: Folder, plan: Plan, *, anew: bool) -> bool:
         return False
     if anew or not folder.intact(MAPS):
         with alone(folder):
+            folder.clean([MAPS])
             files = [folder.fetch(part_name(number)) for number in range(len(plan.parts))]
             merge(files, folder.work() / MAPS, again=True)
             folder.publish(folder.work() / MAPS, MAPS)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import fsspec
 
+from mmcam.disk import checksum_path, sha256, sync, unfinished
 from mmcam.errors import UserError
-from mmcam.store import checksum_path, sha256, sync, unfinished
 
 __all__ = ["Folder"]
 

@@ -78,13 +78,12 @@ def read(source: Source, task: Task, numbers: Sequence[int], loading: Loading, *
     Raises:
         UserError: Too many samples kill their readers.
     """
-    left, fatal = list(numbers), dict[int, str]()
-    while left:
+    done, fatal = set[int](), dict[int, str]()
+    while True:
         samples = _Samples(source, with_given)
         try:
-            for loaded in _load(samples, task, [n for n in left if n not in fatal], loading):
-                done = {*loaded.numbers, *loaded.failures}
-                left = [n for n in left if n not in done]
+            for loaded in _load(samples, task, [n for n in numbers if n not in done and n not in fatal], loading):
+                done.update(loaded.numbers, loaded.failures)
                 yield loaded
         except (RuntimeError, ConnectionError, EOFError) as error:
             if not _is_death(error):
@@ -100,7 +99,7 @@ def read(source: Source, task: Task, numbers: Sequence[int], loading: Loading, *
             loading = replace(loading, workers=1)
             continue
         if fatal:
-            yield Loaded(None, (), (), {n: reason for n, reason in fatal.items() if n in left})
+            yield Loaded(None, (), (), fatal)
         return
 
 

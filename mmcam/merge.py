@@ -1,16 +1,15 @@
 """Joining files of maps: the parts of a dump, or dumps from several machines."""
 
-import json
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
 from mmcam.errors import UserError
 from mmcam.reader import MapReader
-from mmcam.store import MapWriter, dataset, names
+from mmcam.store import MapWriter, dataset
 
 __all__ = ["merge"]
 
@@ -34,37 +33,35 @@ def merge(files: Sequence[Path], out: Path, *, again: bool = False) -> None:
     """
     last: dict[str, int] = {}
     failures: dict[str, str] = {}
-    for number, file in enumerate(files):
-        with MapReader(file) as maps:
+    kept: set[str] = set()
+    first: dict[str, Any] = {}
+    for number, path in enumerate(files):
+        with MapReader(path) as maps:
+            first = first or maps.attributes
+            for name in SAME:
+                if maps.attributes[name] != first[name]:
+                    raise UserError(f"{path}: expected the {name} of {files[0]}, got another; merge those alike")
+            kept |= {name.rpartition("/")[2] for name, *_ in maps.contents()}
             last |= dict.fromkeys(maps.ids, number)
             failures |= maps.failures
-    with ExitStack() as stack:
-        first = stack.enter_context(h5py.File(files[0], "r"))
-        kept: set[str] = set()
-        for path in files:
-            with h5py.File(path, "r") as file:
-                kept |= {name.rpartition("/")[2] for name in names(file)}
-                for name in SAME:
-                    if file.attrs[name] != first.attrs[name]:
-                        raise UserError(f"{path}: expected the {name} of {files[0]}, got another; merge those alike")
-        writer = MapWriter(
-            out,
-            config=json.loads(str(first.attrs["config"])),
-            layer=str(first.attrs["layer"]),
-            methods=json.loads(str(first.attrs["methods"])),
-            weights_sha256=str(first.attrs["weights_sha256"]),
-            signed="signed" in kept,
-            weights="weights" in kept,
-            overwrite=True,
-            checksum=True,
-        )
-        maps = stack.enter_context(writer)
+    writer = MapWriter(
+        out,
+        config=first["config"],
+        layer=first["layer"],
+        methods=first["methods"],
+        weights_sha256=first["weights_sha256"],
+        signed="signed" in kept,
+        weights="weights" in kept,
+        overwrite=True,
+        checksum=True,
+    )
+    with writer as whole:
         for number, path in enumerate(files):
             with h5py.File(path, "r") as file:
                 keep = np.array([not again or last[name] == number for name in dataset(file, "ids").asstr()[:]], bool)
                 for pictures in _pieces(dataset(file, "offsets")[:], keep):
-                    maps.copy(file, pictures)
-        maps.fail({name: reason for name, reason in failures.items() if name not in last})
+                    whole.copy(file, pictures)
+        whole.fail({name: reason for name, reason in failures.items() if name not in last})
 
 
 def _pieces(offsets: np.ndarray, keep: np.ndarray) -> Iterator[slice]:

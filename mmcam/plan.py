@@ -65,13 +65,17 @@ class Plan:
 
     Attributes:
         record: Configuration, data, hash of the weights, layer and settings, for the record and for comparison.
-        settings: What is dumped of every sample.
         parts: For each part the numbers of its samples.
     """
 
     record: dict[str, Any]
-    settings: Settings
     parts: tuple[tuple[int, ...], ...]
+
+    @property
+    def settings(self) -> Settings:
+        """What is dumped of every sample."""
+        values = self.record["settings"]
+        return Settings(**{**values, "methods": tuple(values["methods"])})
 
     @property
     def count(self) -> int:
@@ -118,7 +122,7 @@ def make_plan(
         "schema_version": SCHEMA_VERSION,
         "task": dict(config),
         "data": dict(data),
-        "settings": {**asdict(settings), "methods": list(settings.methods)},
+        "settings": asdict(settings),
         "layer": task.layer,
         "weights_sha256": weights_sha256(task),
         "samples": count,
@@ -139,13 +143,13 @@ def make_plan(
             )
         parts = tuple(_numbers(text) for text in there["parts"])
         if not only_missing:
-            return Plan(record, settings, parts)
+            return Plan(record, parts)
         parts += _missing(folder, source, count, parts, settings.part_size)
     elif count == 0:
         raise UserError("expected samples to explain, the data have none")
     text = {"plan": record, "parts": [_ranges(numbers) for numbers in parts]}
     folder.write(MANIFEST, json.dumps(text, indent=1, ensure_ascii=False).encode())
-    return Plan(record, settings, parts)
+    return Plan(record, parts)
 
 
 def read_plan(folder: Folder) -> Plan:
@@ -157,12 +161,7 @@ def read_plan(folder: Folder) -> Plan:
     if not folder.exists(MANIFEST):
         raise UserError(f"{folder.url}: expected a dump, but there is no {MANIFEST}; mmcam dump makes one")
     content = json.loads(folder.read(MANIFEST))
-    settings = content["plan"]["settings"]
-    return Plan(
-        content["plan"],
-        Settings(**{**settings, "methods": tuple(settings["methods"])}),
-        tuple(_numbers(text) for text in content["parts"]),
-    )
+    return Plan(content["plan"], tuple(_numbers(text) for text in content["parts"]))
 
 
 def todo(folder: Folder, plan: Plan, shard: tuple[int, int] = (1, 1)) -> list[int]:

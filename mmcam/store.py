@@ -33,9 +33,7 @@ Maps lie at the layer's resolution; what is read back differs from what was writ
 peak. A file appears under its name when it is complete and on the disk, and not before.
 """
 
-import hashlib
 import json
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -51,6 +49,7 @@ from jaxtyping import Float, Float16, Float32
 from torch import Tensor
 
 from mmcam import __version__
+from mmcam.disk import checksum_path, sha256, sync, unfinished
 from mmcam.errors import UserError
 from mmcam.explanation import Explanation
 
@@ -59,12 +58,8 @@ __all__ = [
     "MAPS",
     "SCHEMA_VERSION",
     "MapWriter",
-    "checksum_path",
     "dataset",
     "names",
-    "sha256",
-    "sync",
-    "unfinished",
 ]
 
 SCHEMA_VERSION = 2
@@ -341,22 +336,6 @@ def dataset(file: h5py.File, name: str) -> h5py.Dataset:
     return cast(h5py.Dataset, file[name])
 
 
-def checksum_path(path: Path) -> Path:
-    """Where the checksum of a file lies."""
-    return path.with_name(f"{path.name}.sha256")
-
-
-def unfinished(path: Path) -> Path:
-    """Where a process makes a file before it has its name; no other process, on whatever machine, uses that."""
-    return path.with_name(f".{path.name}.{platform.node() or 'here'}.{os.getpid()}.part")
-
-
-def sha256(path: Path) -> str:
-    """Hash a file's content, in 64 digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def versions() -> dict[str, str]:
     """What made the numbers."""
     found = {"python": platform.python_version(), "mmcam": __version__, "torch": str(torch.__version__)}
@@ -383,14 +362,3 @@ def _scaled(maps: Float[Tensor, "n h w"]) -> tuple[Float16[Tensor, "n h w"], Flo
     finite = maps.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).abs().flatten(1)
     peaks = finite.amax(1) if maps.numel() else maps.new_zeros(len(maps))
     return (maps / torch.where(peaks > 0, peaks, 1)[:, None, None]).half(), peaks
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk."""
-    if os.name == "nt" and path.is_dir():
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

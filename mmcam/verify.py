@@ -7,12 +7,13 @@ import h5py
 import numpy as np
 
 from mmcam.config import instantiate
+from mmcam.disk import checksum_path, sha256
 from mmcam.errors import UserError
 from mmcam.folder import Folder
 from mmcam.plan import MANIFEST, MAPS, Plan, part_name, read_plan
 from mmcam.reader import MapReader
 from mmcam.sources import Source
-from mmcam.store import FLAGS, checksum_path, dataset, names, sha256
+from mmcam.store import FLAGS, dataset, names
 
 __all__ = ["verify"]
 

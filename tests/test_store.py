@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mmcam import __version__, store
+from mmcam.disk import checksum_path
 from mmcam.errors import UserError
 from mmcam.explanation import Explanation
 from mmcam.reader import MapReader
@@ -124,7 +125,7 @@ def test_bytes_a_row_at_14_x_14(tmp_path):
 
 def test_a_checksum_is_that_of_sha256sum(tmp_path):
     path = write(tmp_path / "maps.h5", explanation(), checksum=True)
-    beside = store.checksum_path(path)
+    beside = checksum_path(path)
     assert beside.read_text() == f"{hashlib.sha256(path.read_bytes()).hexdigest()}  maps.h5\n"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["maps.h5", "maps.h5.sha256"]
 

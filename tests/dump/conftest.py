@@ -1,13 +1,11 @@
 """A folder with a few pictures and a tiny task, and the command that dumps them."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-import torch
 import yaml
 from PIL import Image
 
@@ -16,7 +14,7 @@ from mmcam.folder import Folder
 from mmcam.load import load_task
 from mmcam.loading import Loading
 from mmcam.plan import Plan, Settings, make_plan, todo
-from mmcam.sources import Files, Source
+from mmcam.sources import Source
 from mmcam.task import Sample
 from tests.tiny_task import WORDS
 
@@ -111,6 +109,3 @@ def assert_same(one: Path, other: Path) -> None:
     assert sorted(first) == sorted(second)
     for name, values in first.items():
         np.testing.assert_array_equal(values, second[name], err_msg=name)
-
-
-__all__ = ["Drawn", "Files", "Run", "assert_same", "content", "json", "picture", "run", "torch"]

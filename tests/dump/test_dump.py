@@ -11,7 +11,6 @@ from mmcam.dump import dump, finish
 from mmcam.engine import explain
 from mmcam.errors import UserError
 from mmcam.load import load_task
-from mmcam.loading import Loading
 from mmcam.lock import Stopped, locked, stopping
 from mmcam.plan import Settings, read_plan, todo
 from mmcam.reader import MapReader
@@ -116,13 +115,13 @@ def test_what_fails_does_so_alone(prepare):
     assert dump(*made.all, tell=lambda *counts: told.append(counts))
     with MapReader(made.folder.local) as maps:
         assert maps.ids == ("d0", "d1", "d3")
+        unknown = maps.failures.pop("d1:given-2")
         assert maps.failures == {
-            "d1:given-2": maps.failures["d1:given-2"],
             "d2": "the data give no text to explain; use --targets predicted",
             "d4": "broken",
             "d5": "the data give no text to explain; use --targets predicted",
         }
-        assert "unknown word 'zebra'" in maps.failures["d1:given-2"]
+        assert "unknown word 'zebra'" in unknown
     assert [sum(column) for column in zip(*told, strict=True)] == [6, 4]
 
 
@@ -378,7 +377,8 @@ def test_the_command(pictures, capsys):
     (pictures / "photos" / "zz.jpg").write_text("no picture")
     assert run("--part-size", 5, "--limit", 14) == 1
     out, err = capsys.readouterr()
-    assert out.splitlines() == ["13 explained, 37 maps", "out/maps.h5"] or out.splitlines()[-1] == "out/maps.h5"
+    with MapReader("out") as maps:
+        assert out.splitlines() == [f"13 explained, {sum(len(one.words) for one in maps)} maps", "out/maps.h5"]
     assert "zz.jpg" in err
     assert "1 failed, 13 done" in err
     with MapReader("out") as maps:
@@ -412,7 +412,3 @@ def test_what_is_wrong_is_one_line(pictures, capsys, words, message):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
-
-
-def test_loading_is_checked_by_types():
-    assert Loading().batch_size == 8

@@ -2,12 +2,11 @@
 
 import fsspec
 import pytest
-import torch
 
 from mmcam.config import instantiate
 from mmcam.errors import UserError
 from mmcam.scenes.draw import draw
-from mmcam.scenes.language import is_true
+from mmcam.scenes.language import is_true, questions
 from mmcam.scenes.source import Scenes
 from mmcam.scenes.write import write
 from mmcam.sources import Files, Source, choose_source
@@ -137,7 +136,7 @@ def test_what_is_said_of_scenes_is_true():
         assert is_true(tokenise(caption), source.scene(i))
     asked = AskedScenes("test", 4, questions_each=2)
     assert asked.ids[:3] == ["test-0-q0", "test-0-q1", "test-1-q0"]
-    assert asked.sample(2).text.endswith("?") or asked.sample(2).text
+    assert asked.sample(2).text == questions(source.scene(1), 2)[0].text
     assert asked.sample(2).image.tobytes() == source.sample(1).image.tobytes()
     assert len(asked.given(2)) == 1
 
@@ -157,4 +156,3 @@ def test_the_published_formats(tmp_path):
     assert sample.text
     assert sample.image.tobytes() == pictures.sample(0).image.tobytes()
     assert len(asked.given(0)) == 1
-    assert torch.is_tensor(torch.tensor(len(asked)))
