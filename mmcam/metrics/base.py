@@ -43,7 +43,7 @@ class Case:
     human: Float[Tensor, "a H W"] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: torchmetrics goes through what `compute` returns, and refuses frozen ones
 class Figure:
     """One cell of a table.
 
