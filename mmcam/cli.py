@@ -27,6 +27,7 @@ from mmcam.errors import UserError, unknown
 VERBS = {
     "explain": ("mmcam.verbs.explain", "show where a model looked, for every word, answer or class"),
     "dump": ("mmcam.verbs.dump", "explain a whole data set, into a file that outlives any accident"),
+    "evaluate": ("mmcam.verbs.evaluate", "hold maps against the truth, as a table that can be put in a paper"),
     "doctor": ("mmcam.verbs.doctor", "check that maps of your own model and layer can be trusted"),
     "scenes": ("mmcam.verbs.scenes", "write the embedded world as a data set in COCO's and VQA's formats"),
     "train": ("mmcam.verbs.train", "train a model by its configuration"),

@@ -1,0 +1,174 @@
+"""What `mmcam evaluate` does: finds a run, its data and its model, judges it, and gives the tables."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmcam.compare import means_by_unit
+from mmcam.config import SECTIONS, resolve
+from mmcam.errors import UserError
+from mmcam.evaluate import Evaluation
+from mmcam.folder import Folder
+from mmcam.load import load_task, weights_sha256
+from mmcam.metrics.base import PerMap
+from mmcam.plan import MAPS
+from mmcam.reader import MapReader
+from mmcam.runs import dumped, explained
+from mmcam.sources import choose_source
+from mmcam.tables import Table, versions
+from mmcam.task import Task
+from mmcam.truth import Truth
+
+__all__ = ["Judging", "Run", "open_run", "results"]
+
+METHODS = ("grad_cam", "activation_norm")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is judged: a dump, or a model that is run on the spot.
+
+    Attributes:
+        config: Sections `task:` and, where it is known, `data:`.
+        path: The dump's file; None for a model.
+        methods: Those to judge; the first is the one under test.
+        signed: Whether there are maps before ReLU.
+        layer: Of the maps; "" for a model.
+        weights_sha256: Of the model; "" where it is still to be loaded.
+    """
+
+    config: Mapping[str, Any] | str
+    path: Path | None
+    methods: tuple[str, ...]
+    signed: bool
+    layer: str = ""
+    weights_sha256: str = ""
+
+
+def open_run(name: str, config: str, methods: tuple[str, ...] = ()) -> Run:
+    """Find a run.
+
+    Args:
+        name: A dump's folder, URL or file; "" for a model.
+        config: Of the model.
+        methods: Those to judge; all of a dump, or Grad-CAM and the activation norm, if none is named.
+
+    Raises:
+        UserError: There is neither, or the dump is not finished or lacks a method.
+    """
+    if not name:
+        if not config:
+            raise UserError("expected a dump or a model, got neither; name a dump's folder, or a model with --config")
+        return Run(config, None, methods or METHODS, True)
+    path = Path(name)
+    if "://" in name or path.is_dir():
+        folder = Folder(name)
+        if not folder.exists(MAPS):
+            raise UserError(
+                f"{name}: expected a finished dump, but {MAPS} is missing; give its mmcam dump command again"
+            )
+        path = folder.fetch(MAPS)
+    with MapReader(path) as maps:
+        about, chosen = maps.attributes, methods or maps.methods
+        for method in chosen:
+            MapReader(path, method).close()  # names the methods that there are
+        signed = any(name == "/signed" for name, *_ in maps.contents())
+    own = {name: section for name, section in about["config"].items() if name in SECTIONS}
+    return Run(config or own, path, chosen, signed, about["layer"], about["weights_sha256"])
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How a run is judged.
+
+    Attributes:
+        data: See `mmcam.sources`; the run's own if it is "".
+        overrides: Of YAML keys.
+        given: Explain what people said; a dump has its own words.
+        right_only: Only right answers.
+        limit: Only the first samples.
+        batch_size: Samples at a time.
+        seed: Of everything random.
+        device: Where the model runs.
+    """
+
+    data: str = ""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    given: bool = False
+    right_only: bool = False
+    limit: int | None = None
+    batch_size: int = 16
+    seed: int = 0
+    device: str = "auto"
+
+
+def results(run: Run, judging: Judging, metrics: Mapping[str, PerMap]) -> tuple[list[Table], dict[str, Any]]:
+    """Judge a run.
+
+    Args:
+        run: What.
+        judging: How.
+        metrics: By what; the names are the table's columns.
+
+    Returns:
+        The tables, that of the maps first; and the mean of each metric in each picture, for comparing two runs.
+
+    Raises:
+        UserError: Data and run do not belong together, or there is nothing to judge.
+    """
+    truth, section = choose_source(judging.data, run.config, dict(judging.overrides))
+    if not isinstance(truth, Truth):
+        raise UserError(
+            f"expected annotated data, got {type(truth).__name__}, which does not say where things are; "
+            "name some with --data, such as scenes:test (docs/data.md lists them)"
+        )
+    evaluation = Evaluation(metrics, truth, seed=judging.seed, signed=run.signed, right_only=judging.right_only)
+    task = load_task(run.config, device=judging.device, **judging.overrides) if run.path is None else None
+    if task is not None:
+        for some in explained(
+            task, truth, run.methods, given=judging.given, limit=judging.limit, batch_size=judging.batch_size
+        ):
+            for number, explanations in zip(some.numbers, some.explanations, strict=True):
+                evaluation.add(number, explanations)
+    elif run.path is not None:
+        for number, explanations in dumped(run.path, truth, run.methods, judging.limit):
+            evaluation.add(number, explanations)
+    if not evaluation.rows:
+        raise UserError("expected words that name things of their pictures, found none: nothing to judge")
+    conditions = {
+        "task": resolve(run.config, "task", Task, judging.overrides),
+        "weights_sha256": run.weights_sha256 if task is None else weights_sha256(task),
+        "layer": run.layer if task is None else task.layer,
+        "data": section,
+        "limit": judging.limit,
+        "explained": "as dumped" if task is None else "given" if judging.given else "predicted",
+        "right_only": judging.right_only,
+        "seed": judging.seed,
+        **versions("cpu" if task is None else task.device),
+    }
+    notes = (f"{evaluation.skipped} samples without a word that names a thing of theirs are left out.",)
+    better = {name: bool(m.higher_is_better) for name, m in metrics.items() if m.higher_is_better is not None}
+    tables = [Table("Maps against the truth", evaluation.figures(), conditions, notes, better)]
+    if said := evaluation.said():
+        tables.append(Table("What was said", {"model": said}, conditions))
+    return tables, _pictures(evaluation, truth)
+
+
+def _pictures(evaluation: Evaluation, truth: Truth) -> dict[str, Any]:
+    """The mean of each metric of each row in each picture."""
+    means = {
+        row: {name: means_by_unit(metric) for name, metric in metrics.items()}
+        for row, metrics in evaluation.rows.items()
+    }
+    numbers = sorted({number for row in means.values() for by_unit in row.values() for number in by_unit})
+    values = {
+        row: {name: [_rounded(by_unit.get(number)) for number in numbers] for name, by_unit in metrics.items()}
+        for row, metrics in means.items()
+    }
+    return {"ids": [truth.ids[number] for number in numbers], "values": values}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(value, 6)
