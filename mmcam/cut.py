@@ -41,7 +41,7 @@ class Cut:
         self.layer = self._split.layer
 
     def below(self, images: Float[Tensor, "b c x y"]) -> tuple[Float[Tensor, "b k h w"], dict[str, Any]]:
-        """Run the model up to the layer, without a graph.
+        """Run the model up to the layer, without a graph unless the images themselves are differentiated.
 
         Args:
             images: The model's input.

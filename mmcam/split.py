@@ -103,7 +103,7 @@ class Split:
         self._plan: _Plan | None = None
 
     def below(self, images: Float[Tensor, "b ..."]) -> tuple[Float[Tensor, "b ..."], dict[str, Any]]:
-        """Run the model up to the layer, without a graph.
+        """Run the model up to the layer, without a graph unless the images themselves are differentiated.
 
         Args:
             images: The model's input.
@@ -114,9 +114,10 @@ class Split:
         Raises:
             UserError: The layer does not run, runs several times, gives no tensor, or the two halves are not the model.
         """
+        wanted = images.requires_grad and torch.is_grad_enabled()
         with torch.inference_mode(False), torch.no_grad():
             images = images.clone() if images.is_inference() else images
-            plan = self._plan = self._plan or self._learn(images[:1])
+            plan = self._plan = self._plan or self._learn(images[:1].detach())
             outputs: Outputs = []
 
             def wrapper(name: str) -> Callable[[Call], Call]:
@@ -124,7 +125,10 @@ class Split:
 
             wrappers = {name: wrapper(name) for name in plan.names}
             try:
-                twin(self.model, {**wrappers, self.layer: stopping})(images.clone() if "" in plan.copied else images)
+                with torch.set_grad_enabled(wanted):
+                    twin(self.model, {**wrappers, self.layer: stopping})(
+                        images.clone() if "" in plan.copied else images
+                    )
             except Reached as reached:
                 output, rest = self._first(reached.output)
                 return output, {"split": {"images": images, "outputs": outputs, "rest": rest}}

@@ -310,6 +310,18 @@ def test_modes_do_not_matter():
     torch.testing.assert_close(halves(model.train(), x), expected)
 
 
+@pytest.mark.parametrize("layer", ["conv1", "layer3.0.conv1", "layer4"])
+def test_the_gradient_of_the_images_is_that_of_the_whole_model(layer):
+    model, x = resnet18().double().eval(), images().requires_grad_()
+    split = Split(model, layer)
+    output, memo = split.below(x)
+    (gradient,) = torch.autograd.grad(split.above(output, memo).cos().sum(), x)
+    (expected,) = torch.autograd.grad(model(x).cos().sum(), x)
+    torch.testing.assert_close(gradient, expected)
+    with torch.no_grad():
+        assert not split.below(x)[0].requires_grad
+
+
 def test_callers_in_inference_mode_get_tensors_for_a_graph():
     model = resnet18().double().eval()
     split = Split(model, "layer3.0.conv1")

@@ -5,11 +5,13 @@ every machine. Python promises to keep the generator's stream, but not what `sam
 a test pins a digest.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from random import Random
 from zlib import crc32
 
+from mmcam.errors import UserError, unknown
 from mmcam.scenes.kinds import NAMES
 
 SIZE = 96
@@ -107,6 +109,32 @@ def make_scene(seed: int, split: str, index: int, aspects: dict[str, float]) -> 
     while True:
         kinds = _kinds(random, hard=split == "hard")
         things = _place(random, kinds, aspects)
+        if things is not None:
+            return Scene(key, tuple(things))
+
+
+def compose(key: str, kinds: Sequence[str], aspects: dict[str, float]) -> Scene:
+    """Place things of given kinds, for experiments that say what shall be seen together.
+
+    Args:
+        key: Names the scene, and seeds layout and pixels.
+        kinds: One a thing, in the order in which they are drawn.
+        aspects: Width over height of each kind's outline, see `mmcam.scenes.draw.aspects`.
+
+    Returns:
+        The scene; the same for the same arguments on every machine.
+
+    Raises:
+        UserError: A kind is not known, or there are more than four things, for which there is no room.
+    """
+    for kind in kinds:
+        if kind not in NAMES:
+            raise unknown("kind of things", kind, NAMES)
+    if not 1 <= len(kinds) <= 4:
+        raise UserError(f"expected 1 to 4 kinds in a scene, got {len(kinds)}")
+    random = Random(key)
+    while True:
+        things = _place(random, list(kinds), aspects)
         if things is not None:
             return Scene(key, tuple(things))
 

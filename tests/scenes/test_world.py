@@ -5,9 +5,21 @@ from itertools import combinations, pairwise
 
 import pytest
 
+from mmcam.errors import UserError
 from mmcam.scenes.kinds import NAMES
 from mmcam.scenes.language import captions, questions
-from mmcam.scenes.world import RELATIONS, SIZE, Scene, Thing, clear_relation, held_out, holds, make_scene, offset
+from mmcam.scenes.world import (
+    RELATIONS,
+    SIZE,
+    Scene,
+    Thing,
+    clear_relation,
+    compose,
+    held_out,
+    holds,
+    make_scene,
+    offset,
+)
 from mmcam.scenes.write import SPLITS, scenes
 
 SQUARE = dict.fromkeys(NAMES, 1.0)
@@ -153,3 +165,19 @@ def test_only_shapes_are_taken_from_the_drawings():
     for _, _, width, height in (thing.box for thing in wide.things):
         assert width / height == pytest.approx(4, rel=0.1)
     assert make_scene(0, "train", 0, SQUARE) == make_scene(0, "train", 0, dict(SQUARE))
+
+
+def test_composed_scenes_hold_what_was_asked_for_in_that_order():
+    for key in map(str, range(20)):
+        scene = compose(key, ("dog", "clock", "dog"), SQUARE)
+        assert [thing.kind for thing in scene.things] == ["dog", "clock", "dog"]
+        assert scene == compose(key, ("dog", "clock", "dog"), SQUARE)
+    assert compose("a", ("dog",), SQUARE).things != compose("b", ("dog",), SQUARE).things
+
+
+def test_what_cannot_be_composed_is_refused():
+    with pytest.raises(UserError, match="unknown kind of things 'dgo': did you mean 'dog'"):
+        compose("a", ("dgo",), SQUARE)
+    for kinds in ((), ("dog",) * 5):
+        with pytest.raises(UserError, match=f"expected 1 to 4 kinds in a scene, got {len(kinds)}"):
+            compose("a", kinds, SQUARE)
