@@ -93,7 +93,7 @@ def test_a_missing_picture_is_that_sample_s_matter(photos):
     [
         ("captioning/scenes", "captioning.data.CaptionedScenes"),
         ("vqa/scenes", "vqa.data.AskedScenes"),
-        ("classification/scenes", "mmcam.scenes.source.Scenes"),
+        ("classification/scenes", "classification.data.ClassifiedScenes"),
     ],
 )
 def test_a_split_by_name_is_that_of_the_task_s_package(config, kind):
