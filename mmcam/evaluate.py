@@ -29,6 +29,7 @@ class Evaluation:
     Attributes:
         rows: Metrics by row (methods, then baselines) and name.
         skipped: Number of pictures in which no word names a thing.
+        judged: Number of words that name a thing of their picture.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Evaluation:
         """
         self.truth, self.signed, self.right_only = truth, signed, right_only
         self.rows: dict[str, dict[str, PerMap]] = {}
-        self.skipped = 0
+        self.skipped = self.judged = 0
         self._metrics = dict(metrics)
         self._random = torch.Generator().manual_seed(seed)
         self._classes: dict[str, int] = {}
@@ -85,6 +86,7 @@ class Evaluation:
                 "the run and the truth are of different pictures"
             )
         meant = tuple(about[i] or () for i in kept)
+        self.judged += sum(map(bool, meant))
         masks = torch.stack([things.masks[list(group)].any(0) for group in meant])
         human = self.truth.human(number)
         every = {**explanations, **self._baselines(first)}

@@ -1,21 +1,25 @@
 """What `mmcam evaluate` does: finds a run, its data and its model, judges it, and gives the tables."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from mmcam.asking import Asking, Destroying
 from mmcam.compare import means_by_unit
 from mmcam.config import SECTIONS, resolve
 from mmcam.errors import UserError
 from mmcam.evaluate import Evaluation
+from mmcam.explanation import Explanation
 from mmcam.folder import Folder
 from mmcam.load import load_task, weights_sha256
-from mmcam.metrics.base import PerMap
+from mmcam.methods import check_method
+from mmcam.metrics.chosen import MetricSet, higher
 from mmcam.plan import MAPS
 from mmcam.reader import MapReader
-from mmcam.runs import dumped, explained
+from mmcam.runs import Explained, dumped, explained, said_again
 from mmcam.sources import choose_source
 from mmcam.tables import Table, versions
 from mmcam.task import Task
@@ -24,6 +28,13 @@ from mmcam.truth import Truth
 __all__ = ["Judging", "Run", "open_run", "results"]
 
 METHODS = ("grad_cam", "activation_norm")
+TITLES = (
+    "Maps against the truth",
+    "What was said",
+    "Maps against the model's own scores",
+    "Maps when parts are destroyed",
+)
+Some = tuple[tuple[int, ...], tuple[dict[str, Explanation], ...], Explained | None]
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,8 @@ def open_run(name: str, config: str, methods: tuple[str, ...] = ()) -> Run:
     if not name:
         if not config:
             raise UserError("expected a dump or a model, got neither; name a dump's folder, or a model with --config")
+        for method in methods:
+            check_method(method)
         return Run(config, None, methods or METHODS, True)
     path = Path(name)
     if "://" in name or path.is_dir():
@@ -90,6 +103,8 @@ class Judging:
         right_only: Only right answers.
         limit: Only the first samples.
         batch_size: Samples at a time.
+        faithful: Ask the model about so many of the first samples.
+        sanity: Destroy parts of it for so many of the first samples.
         seed: Of everything random.
         device: Where the model runs.
     """
@@ -100,23 +115,25 @@ class Judging:
     right_only: bool = False
     limit: int | None = None
     batch_size: int = 16
+    faithful: int = 0
+    sanity: int = 0
     seed: int = 0
     device: str = "auto"
 
 
-def results(run: Run, judging: Judging, metrics: Mapping[str, PerMap]) -> tuple[list[Table], dict[str, Any]]:
+def results(run: Run, judging: Judging, metrics: MetricSet) -> tuple[list[Table], dict[str, Any]]:
     """Judge a run.
 
     Args:
         run: What.
         judging: How.
-        metrics: By what; the names are the table's columns.
+        metrics: By what; the names are the tables' columns.
 
     Returns:
         The tables, that of the maps first; and the mean of each metric in each picture, for comparing two runs.
 
     Raises:
-        UserError: Data and run do not belong together, or there is nothing to judge.
+        UserError: Model, data and run do not belong together, or there is nothing to judge.
     """
     truth, section = choose_source(judging.data, run.config, dict(judging.overrides))
     if not isinstance(truth, Truth):
@@ -124,18 +141,23 @@ def results(run: Run, judging: Judging, metrics: Mapping[str, PerMap]) -> tuple[
             f"expected annotated data, got {type(truth).__name__}, which does not say where things are; "
             "name some with --data, such as scenes:test (docs/data.md lists them)"
         )
-    evaluation = Evaluation(metrics, truth, seed=judging.seed, signed=run.signed, right_only=judging.right_only)
-    task = load_task(run.config, device=judging.device, **judging.overrides) if run.path is None else None
-    if task is not None:
-        for some in explained(
-            task, truth, run.methods, given=judging.given, limit=judging.limit, batch_size=judging.batch_size
-        ):
-            for number, explanations in zip(some.numbers, some.explanations, strict=True):
-                evaluation.add(number, explanations)
-    elif run.path is not None:
-        for number, explanations in dumped(run.path, truth, run.methods, judging.limit):
-            evaluation.add(number, explanations)
-    if not evaluation.rows:
+    asks = bool(judging.faithful or judging.sanity)
+    task = load_task(run.config, device=judging.device, **judging.overrides) if run.path is None or asks else None
+    if task is not None and run.weights_sha256 not in ("", weights_sha256(task)):
+        raise UserError("expected the model that made the dump, got other weights; dump again, or leave the model out")
+    options = {"seed": judging.seed, "signed": run.signed}
+    evaluation = Evaluation(metrics.maps, truth, right_only=judging.right_only, **options)
+    asking = Asking(metrics.scores, **options)
+    destroying = Destroying(run.methods if judging.sanity else (), judging.seed)
+    for numbers, found, some in _samples(run, judging, truth, task):
+        kept = [evaluation.add(*pair) for pair in zip(numbers, found, strict=True)]
+        if task is None or some is None:
+            continue
+        if left := max(judging.faithful - asking.pictures, 0):
+            asking.add(task, some.first(left), kept[:left])
+        if left := max(judging.sanity - destroying.pictures, 0):
+            destroying.add(task, some.first(left))
+    if not evaluation.judged:
         raise UserError("expected words that name things of their pictures, found none: nothing to judge")
     conditions = {
         "task": resolve(run.config, "task", Task, judging.overrides),
@@ -143,17 +165,40 @@ def results(run: Run, judging: Judging, metrics: Mapping[str, PerMap]) -> tuple[
         "layer": run.layer if task is None else task.layer,
         "data": section,
         "limit": judging.limit,
-        "explained": "as dumped" if task is None else "given" if judging.given else "predicted",
+        "explained": "as dumped" if run.path else "given" if judging.given else "predicted",
         "right_only": judging.right_only,
         "seed": judging.seed,
         **versions("cpu" if task is None else task.device),
     }
-    notes = (f"{evaluation.skipped} samples without a word that names a thing of theirs are left out.",)
-    better = {name: bool(m.higher_is_better) for name, m in metrics.items() if m.higher_is_better is not None}
-    tables = [Table("Maps against the truth", evaluation.figures(), conditions, notes, better)]
+    left_out = f"{evaluation.skipped} samples without a word that names a thing are left out."
+    tables = [Table(TITLES[0], evaluation.figures(), conditions, (left_out,), higher(metrics.maps))]
     if said := evaluation.said():
-        tables.append(Table("What was said", {"model": said}, conditions))
+        tables.append(Table(TITLES[1], {"model": said}, conditions))
+    if asking.rows:
+        about = f"The first {asking.pictures} samples; the words that name things."
+        tables.append(Table(TITLES[2], asking.figures(), conditions, (about,)))
+    if destroying.rows:
+        about = f"The first {destroying.pictures} samples, all words. At 1 a map does not depend on what is destroyed."
+        tables.append(Table(TITLES[3], destroying.figures(), conditions, (about,)))
     return tables, _pictures(evaluation, truth)
+
+
+def _samples(run: Run, judging: Judging, truth: Truth, task: Task | None) -> Iterator[Some]:
+    """A run's samples, some at a time: their numbers, their explanations, and what the model made of them.
+
+    A dump's samples go through the model again as long as it is to be asked.
+    """
+    given, limit, size = judging.given, judging.limit, judging.batch_size
+    if run.path is None and task is not None:
+        for some in explained(task, truth, run.methods, given=given, limit=limit, batch_size=size):
+            yield some.numbers, some.explanations, some
+    elif run.path is not None:
+        pairs = dumped(run.path, truth, run.methods, limit)
+        left = max(judging.faithful, judging.sanity)
+        while group := list(islice(pairs, size)):
+            numbers, found = zip(*group, strict=True)
+            yield numbers, found, said_again(task, truth, group) if task is not None and left > 0 else None
+            left -= len(group)
 
 
 def _pictures(evaluation: Evaluation, truth: Truth) -> dict[str, Any]:

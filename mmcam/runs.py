@@ -37,6 +37,14 @@ class Explained:
     targets: Targets
     explanations: tuple[dict[str, Explanation], ...]
 
+    def first(self, count: int) -> "Explained":
+        """The first of the samples."""
+        if count >= len(self.numbers):
+            return self
+        index = torch.arange(count)
+        batch, targets = self.batch.take(index), self.targets.take(index)
+        return Explained(self.numbers[:count], batch, self.activations[index], targets, self.explanations[:count])
+
 
 def explained(
     task: Task,

@@ -2,18 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 
-import torch
-
 from mmcam.errors import UserError
 from mmcam.evaluate import Evaluation
 from mmcam.experiments import Experiment
 from mmcam.metrics.base import PerMap
+from mmcam.metrics.chosen import higher
 from mmcam.runs import explained
 from mmcam.tables import Table
 from mmcam.task import Task
 from mmcam.truth import Truth
 
-__all__ = ["Judged", "higher"]
+__all__ = ["Judged"]
 
 
 class Judged(Experiment):
@@ -47,13 +46,8 @@ class Judged(Experiment):
         for some in explained(task, truth, self.methods, given=self.given, limit=limit):
             for number, explanations in zip(some.numbers, some.explanations, strict=True):
                 evaluation.add(number, explanations)
-        if not evaluation.rows:
+        if not evaluation.judged:
             raise UserError(f"{self.title}: no word of {limit} samples names a thing of its picture")
         what = "what people said" if self.given else "what the model says"
         conditions = {"explained": what + (", right answers only" if self.right_only else "")}
         return [Table(self.title, evaluation.figures(), conditions, (), higher(self.metrics))]
-
-
-def higher(metrics: Mapping[str, torch.nn.Module]) -> dict[str, bool]:
-    """Of which metrics more, or less, is better."""
-    return {name: bool(m.higher_is_better) for name, m in metrics.items() if m.higher_is_better is not None}

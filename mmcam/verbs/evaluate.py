@@ -86,11 +86,13 @@ def run(arguments: Namespace) -> int:
         right_only=arguments.right_only,
         limit=arguments.limit,
         batch_size=arguments.batch_size,
+        faithful=arguments.faithful,
+        sanity=arguments.sanity,
         seed=arguments.seed,
         device=arguments.device,
     )
     metrics = instantiate(arguments.metrics, "metrics", MetricSet, overrides)
-    tables, pictures = results(run, judging, metrics.maps)
+    tables, pictures = results(run, judging, metrics)
     return _write(arguments, tables, pictures)
 
 

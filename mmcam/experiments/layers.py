@@ -1,0 +1,59 @@
+"""One method at one layer after another: how far from the end does a map still say where (section 3.2, figure 13)?"""
+
+from collections.abc import Mapping, Sequence
+
+from mmcam.evaluate import Evaluation
+from mmcam.experiments import Experiment
+from mmcam.load import load_task
+from mmcam.metrics.base import Figure, PerMap
+from mmcam.metrics.chosen import higher
+from mmcam.runs import explained
+from mmcam.tables import Table
+from mmcam.task import Task
+from mmcam.truth import Truth
+
+__all__ = ["Layers"]
+
+
+class Layers(Experiment):
+    """Rows of layers instead of methods."""
+
+    def __init__(
+        self,
+        title: str,
+        config: str,
+        layers: Sequence[str],
+        metrics: Mapping[str, PerMap],
+        method: str = "grad_cam",
+        given: bool = True,
+        paper: str = "",
+    ) -> None:
+        """Choose.
+
+        Args:
+            title: Of the table.
+            config: Of the task, which is loaded once a layer.
+            layers: Their names, from the input on.
+            metrics: By the names of the table's columns.
+            method: Name of the method.
+            given: Explain what people said: the same words at every layer.
+            paper: What the paper did and found.
+        """
+        self.title, self.config, self.layers, self.metrics = title, config, tuple(layers), dict(metrics)
+        self.method, self.given, self.paper = method, given, paper
+
+    def run(self, task: Task, truth: Truth, *, limit: int, seed: int) -> list[Table]:
+        """Explain at every layer and judge; the last rows are the baselines at the last layer."""
+        rows: dict[str, dict[str, Figure]] = {}
+        for layer in self.layers:
+            one = load_task(self.config, device=str(task.device), layer=layer)
+            evaluation = Evaluation(self.metrics, truth, seed=seed)
+            for some in explained(one, truth, [self.method], given=self.given, limit=limit):
+                for number, explanations in zip(some.numbers, some.explanations, strict=True):
+                    evaluation.add(number, explanations)
+            figures = evaluation.figures()
+            rows[layer] = figures.pop(self.method)
+            if layer == self.layers[-1]:
+                rows |= figures
+        conditions = {"method": self.method, "explained": "what people said" if self.given else "what the model says"}
+        return [Table(self.title, rows, conditions, (), higher(self.metrics))]
