@@ -1,7 +1,11 @@
-"""From channel weights or gradients to maps: pure functions, batched over images and rows.
+"""From channel weights or gradients to maps: weighted sums of the channels; pure functions over images and rows.
 
-Every function returns the map *before* ReLU, which is linear in the score: the sentence's map is the sum of its words'
-maps. `Explanation.maps` rectifies it (Eq. 2's ReLU).
+g = ∂y/∂A (b, r, k, h, w), A (b, k, h, w), α (b, r, k). Every function returns the map *before* ReLU, Σ_k α_k A^k;
+`Explanation.maps` rectifies it (Eq. 2's ReLU), and `Explanation.signed` is the ablation without it. Only Grad-CAM,
+XGrad-CAM and HiResCAM are linear in the score: there the sentence's map is the sum of its words' maps.
+
+A new method of this kind is one function and one line in the tables below; one that must ask the model again is one in
+`mmcam.methods`.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,6 +13,22 @@ from collections.abc import Callable, Mapping
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from mmcam.eigen import eigen_grad_cam
+from mmcam.elementwise import elementwise_grad_cam, gradient_norm, hires_cam, layer_cam, widened
+
+__all__ = [
+    "FROM_GRADIENTS",
+    "FROM_WEIGHTS",
+    "absolute_grad_cam",
+    "activation_norm",
+    "grad_cam",
+    "grad_cam_plus_plus",
+    "hires_cam",
+    "max_pooled_grad_cam",
+    "plus_plus_weights",
+    "xgrad_cam",
+]
 
 
 def grad_cam(weights: Float[Tensor, "b r k"], activations: Float[Tensor, "b k h w"]) -> Float[Tensor, "b r h w"]:
@@ -22,23 +42,107 @@ def grad_cam(weights: Float[Tensor, "b r k"], activations: Float[Tensor, "b k h 
     Returns:
         One map a row, in float32 at least.
     """
-    a = activations.to(_at_least_float32(activations)).flatten(2)
+    a = widened(activations).flatten(2)
     maps = torch.bmm(weights.to(a.dtype), a)  # (b, r, k) @ (b, k, h·w)
     return maps.unflatten(2, activations.shape[2:])
 
 
-def hires_cam(gradients: Float[Tensor, "b r k h w"], activations: Float[Tensor, "b k h w"]) -> Float[Tensor, "b r h w"]:
-    """HiResCAM (Draelos and Carin, arXiv 2011.08891): Σ_k ∂y/∂A^k ⊙ A^k, without averaging the gradient.
+def max_pooled_grad_cam(
+    gradients: Float[Tensor, "b r k h w"], activations: Float[Tensor, "b k h w"]
+) -> Float[Tensor, "b r h w"]:
+    """Grad-CAM with α_k = max_ij g^k_ij: the paper's ablation (arXiv 1610.02391, appendix) of the mean in Eq. 1.
 
     Args:
         gradients: ∂y/∂A.
         activations: A.
 
     Returns:
-        One map a row; equal to Grad-CAM where the gradient is the same at every place.
+        One map a row, before ReLU.
     """
-    a = activations.to(_at_least_float32(activations))
-    return torch.einsum("brkhw,bkhw->brhw", gradients.to(a.dtype), a)
+    return grad_cam(widened(gradients).amax((3, 4)), activations)
+
+
+def absolute_grad_cam(
+    gradients: Float[Tensor, "b r k h w"], activations: Float[Tensor, "b k h w"]
+) -> Float[Tensor, "b r h w"]:
+    """Grad-CAM with α_k = mean_ij |g^k_ij|: the paper's ablation (arXiv 1610.02391, appendix) of the sign in Eq. 1.
+
+    Args:
+        gradients: ∂y/∂A.
+        activations: A.
+
+    Returns:
+        One map a row, before ReLU.
+    """
+    return grad_cam(widened(gradients).abs().mean((3, 4)), activations)
+
+
+def xgrad_cam(gradients: Float[Tensor, "b r k h w"], activations: Float[Tensor, "b k h w"]) -> Float[Tensor, "b r h w"]:
+    """XGrad-CAM (Fu et al., arXiv 2008.02312, Eq. 8): α_k = Σ_ij g^k_ij A^k_ij / Σ_ij A^k_ij.
+
+    The map sums to Σ g ⊙ A, which is y where the head is piecewise linear without biases (the paper's conservation);
+    it is Grad-CAM where the gradient is the same at every place.
+
+    Differs from the paper: a channel whose activations sum to exactly zero, as a dead one does, gets the weight 0, and
+    nothing is added to the sum. Of layers with negative activations the weights may be of any size.
+
+    Args:
+        gradients: ∂y/∂A.
+        activations: A; the paper takes them after ReLU.
+
+    Returns:
+        One map a row, before ReLU.
+    """
+    a = widened(activations)
+    total = a.sum((2, 3))[:, None]  # (b, 1, k)
+    weights = torch.einsum("brkhw,bkhw->brk", gradients.to(a.dtype), a) / torch.where(total == 0, 1, total)
+    return grad_cam(weights.masked_fill(total == 0, 0), activations)
+
+
+def grad_cam_plus_plus(
+    gradients: Float[Tensor, "b r k h w"], activations: Float[Tensor, "b k h w"]
+) -> Float[Tensor, "b r h w"]:
+    """Grad-CAM++ (Chattopadhay et al., arXiv 1710.11063, Eq. 5, 7 and 19): see `plus_plus_weights`.
+
+    As g² cancels there, α_ij ReLU(g_ij) = ReLU(g_ij) / (2 + g_ij Σ_ab A_ab): nothing is added to the denominator, so
+    gradients of any size keep their shares. Not linear in the score.
+
+    Differs from the paper: y is the score itself, and the paper's Y = exp(y) would multiply every map by exp(y), which
+    is left out. torch-cam and MONAI take Σ_ab A_ab g_ab³ for (Σ_ab A_ab) g_ij³, which is another method.
+
+    Args:
+        gradients: ∂y/∂A.
+        activations: A; the paper takes them after ReLU. Where the denominator is exactly 0, α is 0.
+
+    Returns:
+        One map a row, before ReLU.
+    """
+    g, a = widened(gradients), widened(activations)
+    denominator = 2 + g * a.sum((2, 3))[:, None, :, None, None]
+    alpha = torch.where(denominator == 0, 0, g.relu() / torch.where(denominator == 0, 1, denominator))
+    return grad_cam(alpha.sum((3, 4)), activations)
+
+
+def plus_plus_weights(
+    first: Float[Tensor, "b r k h w"],
+    second: Float[Tensor, "b r k h w"],
+    third: Float[Tensor, "b r k h w"],
+    activations: Float[Tensor, "b k h w"],
+) -> Float[Tensor, "b r k"]:
+    """The weights of Grad-CAM++, w_k = Σ_ij α_ij ReLU(D¹_ij) with α_ij = D²_ij / (2 D²_ij + Σ_ab A_ab · D³_ij).
+
+    Args:
+        first: D¹, for Grad-CAM++ g.
+        second: D², for Grad-CAM++ g².
+        third: D³, for Grad-CAM++ g³.
+        activations: A.
+
+    Returns:
+        One weight a channel; a place where the denominator is exactly 0 adds nothing.
+    """
+    denominator = 2 * second + widened(activations).sum((2, 3))[:, None, :, None, None] * third
+    alpha = torch.where(denominator == 0, 0, second / torch.where(denominator == 0, 1, denominator))
+    return (alpha * first.relu()).sum((3, 4))
 
 
 def activation_norm(weights: Float[Tensor, "b r k"], activations: Float[Tensor, "b k h w"]) -> Float[Tensor, "b r h w"]:
@@ -53,16 +157,25 @@ def activation_norm(weights: Float[Tensor, "b r k"], activations: Float[Tensor, 
     Returns:
         The same map for every row of an image.
     """
-    norm = activations.to(_at_least_float32(activations)).norm(dim=1, keepdim=True)
+    norm = widened(activations).norm(dim=1, keepdim=True)
     return norm.expand(-1, weights.shape[1], -1, -1).clone()
-
-
-def _at_least_float32(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
 
 
 FROM_WEIGHTS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "grad_cam": grad_cam,
     "activation_norm": activation_norm,
 }
-FROM_GRADIENTS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"hires_cam": hires_cam}
+"""(α, A) → maps: nothing of the size of the gradients is kept."""
+
+FROM_GRADIENTS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "hires_cam": hires_cam,
+    "grad_cam_plus_plus": grad_cam_plus_plus,
+    "xgrad_cam": xgrad_cam,
+    "layer_cam": layer_cam,
+    "eigen_grad_cam": eigen_grad_cam,
+    "elementwise_grad_cam": elementwise_grad_cam,
+    "max_pooled_grad_cam": max_pooled_grad_cam,
+    "absolute_grad_cam": absolute_grad_cam,
+    "gradient_norm": gradient_norm,
+}
+"""(g, A) → maps."""

@@ -3,16 +3,17 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmcam.cam import FROM_GRADIENTS, FROM_WEIGHTS
-from mmcam.errors import UserError, unknown
+from mmcam.errors import UserError
 from mmcam.explanation import Explanation
-from mmcam.gradients import channel_weights, full_gradients
-from mmcam.task import Batch, Targets, Task, vjp_of
+from mmcam.methods import FROM_GRADIENTS, FROM_MODEL, FROM_WEIGHTS, check_method
+from mmcam.subject import Subject
+from mmcam.task import Batch, Targets, Task
 
 
 def explain(task: Task, batch: Batch, targets: Targets | None = None, method: str = "grad_cam") -> list[Explanation]:
@@ -27,7 +28,7 @@ def explain(task: Task, batch: Batch, targets: Targets | None = None, method: st
         task: The adapter around the model.
         batch: The samples; moved to the task's device.
         targets: What to explain; the model's own prediction if not given.
-        method: Name of a function in `mmcam.cam`.
+        method: Name of a method in `mmcam.methods`.
 
     Returns:
         One explanation a sample, in order.
@@ -35,7 +36,7 @@ def explain(task: Task, batch: Batch, targets: Targets | None = None, method: st
     Raises:
         UserError: The method is not known, the layer is not spatial, or the targets are not for these samples.
     """
-    _known(method)
+    check_method(method)
     with torch.inference_mode(False), _evaluating(task):
         batch = batch.to(task.device)
         with torch.no_grad():
@@ -60,13 +61,13 @@ def explain_activations(
         activations: What `task.trunk(batch)` gave, in eval mode.
         batch: The samples, with the memo that `task.trunk` left.
         targets: What to explain.
-        method: Name of a function in `mmcam.cam`.
+        method: Name of a method in `mmcam.methods`.
         keep_weights: Keep α in the explanations, where the method is made of such.
 
     Returns:
         One explanation a sample, in order.
     """
-    _known(method)
+    check_method(method)
     if len(targets) != len(batch):
         raise UserError(f"expected targets for {len(batch)} samples, got them for {len(targets)}")
     if any(parameter.is_inference() for parameter in task.parameters()):
@@ -85,22 +86,17 @@ def _maps(
     task: Task, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets, method: str
 ) -> tuple[Float[Tensor, "b r"], Float[Tensor, "b r h w"], Float[Tensor, "b r k"] | None]:
     """The score of every row, its map before ReLU, and α if the map is made of it."""
-
-    def head(x: Float[Tensor, "n k h w"], index: Int[Tensor, " n"]) -> Float[Tensor, "n t"]:
-        if len(index) == len(batch):
-            return task.scores(x, batch, targets)
-        return task.scores(x, batch.take(index), targets.take(index))
-
+    subject, weights = Subject(task, activations, batch, targets), None
     if method in FROM_WEIGHTS:
-        y, derivatives = channel_weights(head, activations, targets.rows, vjp_of(task))  # (b, t), (b, r, k)
+        weights = subject.weights()
+        maps = partial(FROM_WEIGHTS[method], weights, activations)
+    elif method in FROM_GRADIENTS:
+        maps = partial(FROM_GRADIENTS[method], subject.gradients(), activations)
     else:
-        y, derivatives = full_gradients(head, activations, targets.rows, vjp_of(task))  # (b, t), (b, r, k, h, w)
+        maps = partial(FROM_MODEL[method], subject)
     with torch.no_grad(), torch.autocast(activations.device.type, enabled=False):
-        signed = {**FROM_WEIGHTS, **FROM_GRADIENTS}[method](derivatives, activations)  # (b, r, h, w)
-        # Not a matrix product: zero times a log-probability of minus infinity shall be zero.
-        terms = targets.rows.to(signed.dtype) * y[:, None].to(signed.dtype)  # (b, r, t)
-        scores = terms.masked_fill(targets.rows == 0, 0).sum(2)
-        return scores, signed, derivatives if method in FROM_WEIGHTS else None
+        signed = maps()  # (b, r, h, w)
+        return subject.scores().to(signed.dtype), signed, weights
 
 
 def explain_all(task: Task, batches: Iterable[Batch], method: str = "grad_cam") -> Iterator[Explanation]:
@@ -122,11 +118,6 @@ def check(activations: Tensor, batch: Batch, layer: str) -> None:
         )
     if activations.shape[2] * activations.shape[3] == 1:
         raise UserError(f"layer {layer!r} gives 1 x 1 maps, which cannot say where; choose an earlier layer")
-
-
-def _known(method: str) -> None:
-    if method not in FROM_WEIGHTS and method not in FROM_GRADIENTS:
-        raise unknown("method", method, [*FROM_WEIGHTS, *FROM_GRADIENTS])
 
 
 def _explanations(

@@ -1,0 +1,152 @@
+"""A batch under explanation, and the ways in which a method may ask the model about it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mmcam import gradients
+from mmcam.gradients import channel_weights, full_gradients
+from mmcam.task import Batch, Targets, Task, vjp_of
+
+Alter = Callable[[Int[Tensor, " n"], Int[Tensor, " n"]], Tensor]
+"""(numbers of samples, numbers of alterations) → what the model shall see instead, one each."""
+
+HEADS_AT_ONCE, PICTURES_AT_ONCE = 256, 32
+
+
+class Subject:
+    """What a method works on: the activations of a batch, and the model that can be asked about them again.
+
+    The model runs under the autocast of the caller, whatever a method sets, and in passes that fit into the memory.
+
+    Attributes:
+        activations: A (b, k, h, w), without a graph.
+        images: The network's input (b, c, H, W).
+        rows: Coefficients (b, r, t) of the explained scores.
+        vjp: How the task differentiates.
+    """
+
+    def __init__(self, task: Task, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets) -> None:
+        """Take what is explained; everything must lie on one device.
+
+        Args:
+            task: The adapter, in eval mode.
+            activations: What its trunk gave.
+            batch: The samples, with the trunk's memo.
+            targets: What is explained.
+        """
+        self.activations, self.images, self.rows, self.vjp = activations, batch.images, targets.rows, vjp_of(task)
+        self._task, self._batch, self._targets = task, batch, targets
+        kind = activations.device.type
+        self._autocast = {
+            "device_type": kind,
+            "enabled": torch.is_autocast_enabled(kind),
+            "dtype": torch.get_autocast_dtype(kind),
+            "cache_enabled": torch.is_autocast_cache_enabled(),
+        }
+        self._y: Tensor | None = None
+        self._gradients: Tensor | None = None
+
+    def head(self, x: Float[Tensor, "n k h w"], index: Int[Tensor, " n"]) -> Float[Tensor, "n t"]:
+        """The scores of all ids; an index as long as the batch is all of it, in order."""
+        if len(index) == len(self._batch):
+            return self._scores(x, self._batch, self._targets)
+        return self._scores(x, self._batch.take(index), self._targets.take(index))
+
+    def weights(self) -> Float[Tensor, "b r k"]:
+        """α of every row: the spatial mean of ∂y/∂A."""
+        self._y, weights = channel_weights(self.head, self.activations, self.rows, self.vjp)
+        return weights
+
+    def gradients(self) -> Float[Tensor, "b r k h w"]:
+        """∂y/∂A of every row."""
+        if self._gradients is None:
+            self._y, self._gradients = full_gradients(self.head, self.activations, self.rows, self.vjp)
+        return self._gradients
+
+    def scores(self) -> Float[Tensor, "b r"]:
+        """The score of every row."""
+        if self._y is None:
+            with torch.no_grad():
+                b, _, t = self.rows.shape
+                everyone = torch.arange(b, device=self.rows.device)
+                self._y = self.head(self.activations, everyone) if self.rows.numel() else self.rows.new_zeros(b, t)
+        return _of_rows(self.rows, self._y)
+
+    def scores_of_altered(self, count: int, alter: Alter) -> Float[Tensor, "b n r"]:
+        """Let the head see other activations: `count` alterations of every sample, in passes that fit into the memory.
+
+        Args:
+            count: How many.
+            alter: Makes the activations (n, k, h, w) that some of the passes see.
+
+        Returns:
+            The scores of every row.
+        """
+        per_sample = 4 * self.activations[:1].numel() * self.activations.element_size()
+        step = max(1, min(HEADS_AT_ONCE, gradients.MEMORY // max(1, per_sample)))
+        parts = []
+        for index, number in self._copies(count, step):
+            targets = self._targets.take(index)
+            with torch.no_grad():
+                y = self._scores(alter(index, number), self._batch.take(index), targets)
+            parts.append(_of_rows(targets.rows, y))
+        return self._joined(parts, count)
+
+    def scores_of_pictures(self, count: int, alter: Alter) -> Float[Tensor, "b n r"]:
+        """Let the whole model see other pictures: `count` alterations of every sample, some at a time.
+
+        Args:
+            count: How many.
+            alter: Makes the pictures (n, c, H, W) that some of the passes see.
+
+        Returns:
+            The scores of every row.
+        """
+        parts = [
+            self.see(alter(index, number), index).scores() for index, number in self._copies(count, PICTURES_AT_ONCE)
+        ]
+        return self._joined(parts, count)
+
+    def see(self, images: Float[Tensor, "n c H W"], index: Int[Tensor, " n"]) -> "Subject":
+        """Run the trunk on other pictures.
+
+        Args:
+            images: The pictures; of the size of the others.
+            index: Whose question, caption and targets each has.
+
+        Returns:
+            The same for these pictures.
+        """
+        batch = replace(replace(self._batch, memo={}).take(index), images=images.to(self.images.dtype), memo={})
+        with self._as_called():
+            with torch.no_grad():
+                activations = self._task.trunk(batch).detach().to(self.activations.dtype)
+            return Subject(self._task, activations, batch, self._targets.take(index))
+
+    def _copies(self, count: int, step: int) -> Iterator[tuple[Int[Tensor, " n"], Int[Tensor, " n"]]]:
+        """Numbers of samples and of their alterations; none if there is nothing to explain."""
+        everything = torch.arange(len(self.rows) * count if self.rows.numel() else 0, device=self.rows.device)
+        for some in everything.split(step) if len(everything) else ():
+            yield some // count, some % count
+
+    def _joined(self, parts: list[Tensor], count: int) -> Float[Tensor, "b n r"]:
+        b, r, _ = self.rows.shape
+        return torch.cat(parts).unflatten(0, (b, count)) if parts else self.activations.new_zeros(b, count, r)
+
+    def _scores(self, x: Float[Tensor, "n k h w"], batch: Batch, targets: Targets) -> Float[Tensor, "n t"]:
+        with self._as_called():
+            return self._task.scores(x, batch, targets)
+
+    def _as_called(self) -> AbstractContextManager[object]:
+        return torch.autocast(**self._autocast)
+
+
+def _of_rows(rows: Float[Tensor, "n r t"], y: Float[Tensor, "n t"]) -> Float[Tensor, "n r"]:
+    # Not a matrix product: zero times a log-probability of minus infinity shall be zero.
+    y = y.to(torch.promote_types(y.dtype, torch.float32))
+    return (rows.to(y.dtype) * y[:, None]).masked_fill(rows == 0, 0).sum(2)
