@@ -75,7 +75,7 @@ def read_json(path: Path, *keys: str) -> dict[str, Any]:
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # no JSON, or no text at all
+    except (ValueError, RecursionError) as error:  # no JSON, brackets without end, or no text at all
         raise UserError(f"{path} is not whole JSON: {error}") from error
     missing = [key for key in keys if not isinstance(content, dict) or key not in content]
     if missing:

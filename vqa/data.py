@@ -1,21 +1,31 @@
-"""Questions and answers as VQA v2 publishes them."""
+"""Questions and answers as VQA v1 and v2 publish them, and questions about scenes."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from sys import intern
+from typing import Any
 
+import torch
+from jaxtyping import Float
 from PIL import Image
+from torch import Tensor
 
-from mmcam.errors import UserError
+from mmcam.errors import UserError, unknown
 from mmcam.image import read_image
 from mmcam.pictures import read_json
+from mmcam.published import Entry, inside
 from mmcam.scenes.draw import draw
 from mmcam.scenes.language import questions
 from mmcam.scenes.source import Scenes
-from mmcam.sources import Source
 from mmcam.task import Sample
+from mmcam.truth import Things, Truth
+from vqa.accuracy import exact_match, vqa_accuracy
+
+FORMS = ("what", "exists", "count", "group", "where", "relation")
+"""The forms of questions about scenes."""
 
 
 @dataclass(frozen=True)
@@ -24,19 +34,23 @@ class Asked:
 
     Attributes:
         id: The question's id.
-        picture: Number of the picture in `VqaV2.paths`.
+        picture: Number of the picture among the paths.
         question: The text.
-        answer: The most common answer; "" where the file has none.
+        answer: The right or most common answer; "" where none is published.
+        answers: Those of all people who were asked, ten in VQA.
+        form: What the file calls the kind of question or answer ("yes/no", "number", "other"); "" if it does not.
     """
 
     id: str
     picture: int
     question: str
     answer: str
+    answers: tuple[str, ...] = ()
+    form: str = ""
 
 
 class VqaV2:
-    """The questions of a VQA v2 file, joined by id with their annotations.
+    """The questions of a VQA v1 or v2 file, joined by id with their annotations.
 
     Attributes:
         paths: The pictures' files, each once.
@@ -55,44 +69,66 @@ class VqaV2:
 
         Args:
             pictures: Folder of the pictures.
-            questions: `v2_OpenEnded_*_questions.json`.
+            questions: `v2_OpenEnded_*_questions.json`; of v1 without `v2_`, also `MultipleChoice_*`.
             annotations: `v2_*_annotations.json`; None where the answers are not published.
             file_name: A picture's name as a format of its id, such as "COCO_val2014_{:012d}.jpg".
             limit: Use the questions of the first pictures only.
 
         Raises:
-            UserError: A file is missing or broken, or a question has no annotation.
+            UserError: A file is missing or broken, an id comes twice, a question has no annotation, or one of another
+                picture.
         """
-        try:
-            self._read(pictures, questions, annotations, file_name, limit)
-        except (KeyError, TypeError) as error:
-            raise UserError(
-                f"{questions} or its annotations: expected entries as in VQA v2, with image_id, question_id, question "
-                f"and multiple_choice_answer; got one that is not whole: {error}"
-            ) from error
+        rows = _rows(questions, "questions")
+        answered = {} if annotations is None else _annotated(annotations)
+        number: dict[int, int] = {}
+        seen: set[int] = set()
+        without: list[int] = []
+        self.asked: list[Asked] = []
+        for row in rows:
+            image, identity, text = row.take("image_id", int), row.take("question_id", int), row.take("question", str)
+            once(identity, seen, row)
+            if image not in number and limit is not None and len(number) >= limit:
+                continue
+            picture = number.setdefault(image, len(number))
+            if annotations is not None and identity not in answered:
+                without.append(identity)
+                continue
+            of, answer, answers, form = answered.get(identity, (image, "", (), ""))
+            if of != image:
+                raise UserError(f"{annotations}: expected question {identity} to be of picture {image!r}, got {of!r}")
+            self.asked.append(Asked(str(identity), picture, text, answer, answers, form))
+        if without:
+            raise UserError(f"{annotations}: {len(without)} questions have no annotation, the first is {without[0]}")
+        self.paths = [inside(pictures, _filled(file_name, image), "file_name") for image in number]
 
-    def _read(
-        self, pictures: Path, questions: Path, annotations: Path | None, file_name: str, limit: int | None
-    ) -> None:
-        rows = read_json(questions, "questions")["questions"]
-        answers: dict[int, str] = {}
-        if annotations is not None:
-            for row in read_json(annotations, "annotations")["annotations"]:
-                answers[row["question_id"]] = row["multiple_choice_answer"]
-            without = [row["question_id"] for row in rows if row["question_id"] not in answers]
-            if without:
-                raise UserError(
-                    f"{annotations}: {len(without)} questions have no annotation, the first is {without[0]}"
-                )
-        number = {image: i for i, image in enumerate(list(dict.fromkeys(row["image_id"] for row in rows))[:limit])}
-        self.paths = [pictures / _filled(file_name, image) for image in number]
-        self.asked = [
-            Asked(
-                str(row["question_id"]), number[row["image_id"]], row["question"], answers.get(row["question_id"], "")
-            )
-            for row in rows
-            if row["image_id"] in number
-        ]
+
+def _rows(path: Path, key: str) -> list[Entry]:
+    return Entry(read_json(path, key), path, "the file").entries(key)
+
+
+def _annotated(path: Path) -> dict[int, tuple[int, str, tuple[str, ...], str]]:
+    """By question id: the picture's id, the most common answer, all answers, and their type."""
+    found = {}
+    seen: set[int] = set()
+    for row in _rows(path, "annotations"):
+        identity = row.take("question_id", int)
+        once(identity, seen, row)
+        answers = tuple(intern(answer.take("answer", str)) for answer in row.entries("answers"))
+        common = intern(row.take("multiple_choice_answer", str))
+        form = intern(row.take("answer_type", str)) if "answer_type" in row.values else ""
+        found[identity] = row.take("image_id", int), common, answers, form
+    return found
+
+
+def once(identity: Hashable, seen: set[Any], entry: Entry) -> None:
+    """Note an id.
+
+    Raises:
+        UserError: It has come before.
+    """
+    if identity in seen:
+        raise entry.broken(f"expected each id once, got {identity!r} again")
+    seen.add(identity)
 
 
 def of_split(file_name: str, split: str) -> str:
@@ -128,44 +164,151 @@ def common_answers(asked: Sequence[Asked], most: int) -> list[str]:
     return [answer for answer, _ in Counter(question.answer for question in asked).most_common(most)]
 
 
-class AskedPictures(Source):
-    """The questions of a VQA v2 file, for a dump; what people answered can be explained too."""
+class Questions(Truth):
+    """Questions about pictures on the disk; the pictures are read when their turn comes.
+
+    Of a data set that says no more, nothing is known about where things are.
+
+    Attributes:
+        paths: The pictures' files.
+        asked: The questions.
+    """
+
+    def __init__(self, paths: Sequence[Path], asked: Sequence[Asked]) -> None:
+        """Take what was read.
+
+        Args:
+            paths: The pictures' files.
+            asked: The questions.
+        """
+        self.paths, self.asked = list(paths), list(asked)
+        self.ids = [question.id for question in asked]
+
+    def sample(self, number: int) -> Sample:
+        """Read the picture of one question."""
+        asked = self.asked[number]
+        return Sample(self.picture(number), asked.id, asked.question)
+
+    def picture(self, number: int) -> Image.Image:
+        """The picture of one question."""
+        return _read(self.paths[self.asked[number].picture])
+
+    def given(self, number: int) -> tuple[str, ...]:
+        """Its answer, where it is published."""
+        answer = self.asked[number].answer
+        return (answer,) if answer else ()
+
+    def things(self, number: int) -> Things:
+        """None."""
+        image = self.picture(number)
+        return Things.of_boxes((), torch.zeros(0, 4), (image.height, image.width))
+
+    def about(self, number: int, words: Sequence[str]) -> list[tuple[int, ...] | None]:
+        """Nobody has said what the answers are about."""
+        return [None] * len(words)
+
+    def judge(self, said: Mapping[int, Sequence[str]]) -> dict[str, Float[Tensor, " n"]]:
+        """`exact_match`: 1 where the model's first answer is the right one, and that of each form of question."""
+        return matched(said, {number: self.asked[number] for number in said})
+
+
+def matched(said: Mapping[int, Sequence[str]], asked: Mapping[int, Asked]) -> dict[str, Float[Tensor, " n"]]:
+    """Compare first answers with the right ones.
+
+    Args:
+        said: The model's answers by number of the question, the best first; no answer is a wrong one.
+        asked: The questions.
+
+    Returns:
+        `exact_match` and that of each form, `exact_match_<form>`; NaN where no answer is published, nothing if none is.
+    """
+    values = []
+    for number, words in said.items():
+        right = asked[number].answer
+        values.append(exact_match(" ".join(words[:1]), right) if right else float("nan"))
+    return by_form("exact_match", torch.tensor(values), [asked[number].form for number in said])
+
+
+def by_form(name: str, values: Float[Tensor, " n"], forms: Sequence[str]) -> dict[str, Float[Tensor, " n"]]:
+    """Report values together and for each form of question apart.
+
+    Args:
+        name: Of the metric.
+        values: One a question; NaN where undefined.
+        forms: One a question; "" has no report of its own.
+
+    Returns:
+        The values by `name`, and by `name_<form>` with NaN for the questions of other forms; nothing if all are NaN.
+    """
+    if values.isnan().all():
+        return {}
+    found = {name: values}
+    for form in sorted(set(forms) - {""}):
+        of_form = torch.tensor([other == form for other in forms])
+        found[f"{name}_{form.replace('/', '_').replace(' ', '_')}"] = values.where(of_form, float("nan"))
+    return found
+
+
+class AskedPictures(Questions):
+    """The questions of a VQA v1 or v2 file; what people answered can be explained too."""
 
     def __init__(
-        self, data: str, split: str, name: str = "mscoco", file_name: str = "COCO_{split}_{{:012d}}.jpg"
+        self,
+        data: str,
+        split: str,
+        name: str = "mscoco",
+        file_name: str = "COCO_{split}_{{:012d}}.jpg",
+        prefix: str = "v2_",
     ) -> None:
         """Read questions and annotations.
 
         Args:
-            data: Folder with `<split>/` and `annotations/`.
+            data: Folder with `<split>/` and `annotations/`, or, as the data set's own tools have it, with
+                `Images/<name>/<split>/`, `Questions/` and `Annotations/`.
             split: Name of the split, such as "val2014".
             name: The data set's name in its files.
             file_name: A picture's name: `{split}` is filled in first, then the picture's id.
+            prefix: What the files' names begin with: "v2_"; "" for VQA v1.
         """
         root = Path(data)
-        questions = root / "annotations" / f"v2_OpenEnded_{name}_{split}_questions.json"
-        annotations = root / "annotations" / f"v2_{name}_{split}_annotations.json"
-        found = VqaV2(
-            root / split, questions, annotations if annotations.exists() else None, file_name.format(split=split)
-        )
-        self._paths, self._asked = found.paths, found.asked
-        self.ids = [question.id for question in found.asked]
+        pictures = _first(root / split, root / "Images" / name / split)
+        file = f"{prefix}OpenEnded_{name}_{split}_questions.json"
+        questions = _first(root / "annotations" / file, root / "Questions" / file)
+        file = f"{prefix}{name}_{split}_annotations.json"
+        annotations = _first(root / "annotations" / file, root / "Annotations" / file)
+        known = annotations if annotations.exists() else None
+        found = VqaV2(pictures, questions, known, of_split(file_name, split))
+        super().__init__(found.paths, found.asked)
 
-    def sample(self, number: int) -> Sample:
-        """Read the picture of one question."""
-        asked = self._asked[number]
-        return Sample(_read(self._paths[asked.picture]), asked.id, asked.question)
+    def judge(self, said: Mapping[int, Sequence[str]]) -> dict[str, Float[Tensor, " n"]]:
+        """`vqa_accuracy` by what all people said, and that of each type of answer."""
+        values = []
+        for number, words in said.items():
+            people = self.asked[number].answers
+            values.append(vqa_accuracy(" ".join(words[:1]), people) if people else float("nan"))
+        return by_form("vqa_accuracy", torch.tensor(values), [self.asked[number].form for number in said])
 
-    def given(self, number: int) -> tuple[str, ...]:
-        """Its answer, where it is published."""
-        answer = self._asked[number].answer
-        return (answer,) if answer else ()
+
+def _first(*paths: Path) -> Path:
+    """The first that exists, else the first: an error names it."""
+    return next((path for path in paths if path.exists()), paths[0])
 
 
 class AskedScenes(Scenes):
-    """Scenes of the embedded world and questions about them."""
+    """Scenes of the embedded world and questions about them.
 
-    def __init__(self, split: str = "test", count: int = 1000, seed: int = 0, questions_each: int = 3) -> None:
+    An answer is about the things that the question is about, whatever the model says: it is judged whether the model
+    looked where the answer is to be found. "no" to "is there a dog ?" is about a thing that is not there.
+    """
+
+    def __init__(
+        self,
+        split: str = "test",
+        count: int = 1000,
+        seed: int = 0,
+        questions_each: int = 3,
+        forms: list[str] | None = None,
+    ) -> None:
         """Ask the questions.
 
         Args:
@@ -173,8 +316,14 @@ class AskedScenes(Scenes):
             count: Number of scenes.
             seed: The world's.
             questions_each: Questions a scene at most.
+            forms: Answers to other forms of questions name no thing; "what" alone leaves the answers that are the name
+                of a thing. All forms if not given.
         """
         super().__init__(split, count, seed)
+        self.forms = FORMS if forms is None else tuple(forms)
+        for form in self.forms:
+            if form not in FORMS:
+                raise unknown("form of question", form, FORMS)
         asked = [list(enumerate(questions(self.scene(i), questions_each))) for i in range(count)]
         self._asked = [(i, question) for i, several in enumerate(asked) for _, question in several]
         self.ids = [f"{self.ids[i]}-q{number}" for i, several in enumerate(asked) for number, _ in several]
@@ -187,6 +336,20 @@ class AskedScenes(Scenes):
     def given(self, number: int) -> tuple[str, ...]:
         """The right answer."""
         return (self._asked[number][1].answer,)
+
+    def things(self, number: int) -> Things:
+        """The visible pixels of each thing of the question's scene."""
+        return self.things_of(self.scene(self._asked[number][0]))
+
+    def about(self, number: int, words: Sequence[str]) -> list[tuple[int, ...] | None]:
+        """The things that the question is about, for every answer."""
+        asked = self._asked[number][1]
+        return [asked.about if asked.form in self.forms else None] * len(words)
+
+    def judge(self, said: Mapping[int, Sequence[str]]) -> dict[str, Float[Tensor, " n"]]:
+        """`exact_match` of the first answer, and by form of question."""
+        asked = {number: self._asked[number] for number in said}
+        return matched(said, {n: Asked("", i, one.text, one.answer, form=one.form) for n, (i, one) in asked.items()})
 
 
 @lru_cache(maxsize=4)

@@ -1,6 +1,7 @@
 """The easy-VQA data set (package `easy-vqa`, MIT, by Victor Zhou) written in VQA v2's format.
 
-4,000 training and 1,000 test pictures of 64 x 64 pixels, one coloured shape each, and their questions.
+4,000 training and 1,000 test pictures of 64 x 64 pixels, one coloured shape each, and their questions. The package says
+which shape and colour, through the answers, but not where: there are no boxes or masks to hold maps against.
 """
 
 import json
