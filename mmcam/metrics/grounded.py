@@ -24,7 +24,7 @@ from mmcam.metrics.base import Case, Figure, summarise
 from mmcam.metrics.boxes import ENOUGH, THRESHOLD, best_iou, box_iou, largest_boxes
 from mmcam.metrics.counts import PerPicture, name_number, of_counts
 
-__all__ = ["GroundedF1", "GroundedF1PerSentence", "Judged", "judge_words", "sentence_f1"]
+__all__ = ["GroundedF1", "GroundedF1PerSentence", "Judged", "Sentence", "judge_words", "sentence_f1"]
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,26 @@ class Judged:
     found: bool
 
 
+@dataclass(frozen=True)
+class Sentence:
+    """A caption whose words are judged.
+
+    Attributes:
+        words: See `judge_words`.
+        unit: Number of the picture.
+    """
+
+    words: tuple[Judged, ...]
+    unit: int
+
+
 def judge_words(
     said: Sequence[str],
     boxes: Float[Tensor, "s 4"],
     true: Sequence[str],
     truth: Sequence[Float[Tensor, "_ 4"]],
     unannotated: Collection[str] = (),
-) -> list[Judged]:
+) -> tuple[Judged, ...]:
     """Judge the object words of one caption.
 
     Args:
@@ -72,7 +85,7 @@ def judge_words(
     for name, own in zip(true, truth, strict=True):
         matched = name in said
         judged.append(Judged(name, False, matched, matched and _found(boxes[said.index(name)], own)))
-    return judged
+    return tuple(judged)
 
 
 def sentence_f1(judged: Sequence[Judged], right_words_only: bool = False) -> float:
@@ -112,7 +125,7 @@ class GroundedF1(PerPicture):
 
     Of a case, the said words are its words, each under the name of that of its things which its box fits best, and the
     hallucinated ones, which are about nothing, under their own; the true words are the names of all things of the
-    picture. For other sentences there is `add`.
+    picture. Other sentences are given as `Sentence`.
 
     Attributes:
         rows: Picture, class, and the numbers of said words, of those found, of true words, of those found and, whether
@@ -135,6 +148,30 @@ class GroundedF1(PerPicture):
 
     def measure(self, case: Case) -> Float[Tensor, " 1"]:
         """F1 of this caption."""
+        words = self._judge(case).words
+        return torch.tensor([sentence_f1(words, self.right_words_only)], device=case.maps.device)
+
+    def update(self, case: Case | Sentence) -> None:
+        """Judge one caption, or take in one that is judged."""
+        sentence = self._judge(case) if isinstance(case, Case) else case
+        device = case.maps.device if isinstance(case, Case) else self.device
+        rows = []
+        for word in sentence.words:
+            counts = word.matched or not self.right_words_only
+            one = [int(counts), int(counts and word.found)]
+            rows.append([sentence.unit, name_number(word.name), *([*one, 0, 0, 0] if word.said else [0, 0, *one, 1])])
+        self.rows.append(torch.tensor(rows, dtype=torch.long, device=device).view(-1, 7))
+        self.values.append(torch.tensor([sentence_f1(sentence.words, self.right_words_only)], device=device))
+        self.units.append(torch.tensor([sentence.unit], device=device))
+        self.classes.append(torch.tensor([0], device=device))
+
+    def compute(self) -> Figure:
+        """F1 over all captions; n is the number of words that were counted."""
+        rows = torch.cat(list(self.rows)) if len(self.rows) else torch.zeros(0, 7, dtype=torch.long)
+        n = int(rows[:, [2, 4]].sum())
+        return of_counts(rows[:, 2:], rows[:, 0], rows[:, 1], _class_f1, n=n)
+
+    def _judge(self, case: Case) -> Sentence:
         things = case.things
         boxes = largest_boxes(case.maps, self.threshold, things.ignored).cpu()
         said = list(case.words)
@@ -143,34 +180,7 @@ class GroundedF1(PerPicture):
                 fits = best_iou(boxes[i].expand(len(about), 4), [things.boxes[k : k + 1] for k in about])
                 said[i] = things.names[about[int(fits.nan_to_num(nan=-1.0).argmax())]]
         true = list(dict.fromkeys(things.names))
-        return self._keep(judge_words(said, boxes, true, [things.boxes[list(things.of(n))] for n in true]), case.unit)
-
-    def add(self, judged: Sequence[Judged], unit: int) -> None:
-        """Take in a caption whose words are judged already.
-
-        Args:
-            judged: See `judge_words`.
-            unit: Number of the picture.
-        """
-        self.values.append(self._keep(judged, unit))
-        self.units.append(torch.tensor([unit]))
-        self.classes.append(torch.tensor([0]))
-        self._update_count += 1  # else torchmetrics warns that there is nothing to compute
-
-    def compute(self) -> Figure:
-        """F1 over all captions; n is the number of words that were counted."""
-        rows = torch.cat(list(self.rows)) if len(self.rows) else torch.zeros(0, 7, dtype=torch.long)
-        n = int(rows[:, [2, 4]].sum())
-        return of_counts(rows[:, 2:], rows[:, 0], rows[:, 1], _class_f1, n=n)
-
-    def _keep(self, judged: Sequence[Judged], unit: int) -> Float[Tensor, " 1"]:
-        rows = []
-        for word in judged:
-            counts = word.matched or not self.right_words_only
-            one = [int(counts), int(counts and word.found)]
-            rows.append([unit, name_number(word.name), *([*one, 0, 0, 0] if word.said else [0, 0, *one, 1])])
-        self.rows.append(torch.tensor(rows, dtype=torch.long).view(-1, 7))
-        return torch.tensor([sentence_f1(judged, self.right_words_only)])
+        return Sentence(judge_words(said, boxes, true, [things.boxes[list(things.of(n))] for n in true]), case.unit)
 
 
 class GroundedF1PerSentence(GroundedF1):

@@ -39,7 +39,10 @@ def iou_at(
     n, steps = len(maps), len(thresholds) + 1
     edges = torch.tensor(list(thresholds), dtype=maps.dtype, device=maps.device)
     # One pass for all thresholds: how many of them a pixel reaches, counted by map, inside and outside of the mask.
-    reached = torch.bucketize(maps, edges, right=True) + steps * torch.arange(n, device=maps.device)[:, None, None]
+    reached = (
+        torch.bucketize(maps.contiguous(), edges, right=True)
+        + steps * torch.arange(n, device=maps.device)[:, None, None]
+    )
     inside = reached[masks].bincount(minlength=n * steps).view(n, steps)
     outside = reached[~masks & kept].bincount(minlength=n * steps).view(n, steps)
     hit, beside = _at_least(inside), _at_least(outside)

@@ -60,8 +60,8 @@ def pointing(
         ignored = ignored.to(maps.device)
         masks = masks & ~ignored
         beside = ignored[rows[:, 0], columns[:, 0]] & ~none
-    down = (torch.arange(maps.shape[1], device=maps.device) - rows) ** 2
-    across = (torch.arange(width, device=maps.device) - columns) ** 2
+    down = (torch.arange(maps.shape[1], dtype=torch.int, device=maps.device) - rows.int()) ** 2
+    across = (torch.arange(width, dtype=torch.int, device=maps.device) - columns.int()) ** 2
     distance = down[:, :, None] + across[:, None, :]  # (n, H, W), squared
     near = (distance < tolerance**2) | (distance == 0)
     hits = (near & masks).any(2).any(1) & ~none

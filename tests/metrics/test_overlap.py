@@ -38,6 +38,11 @@ def test_edges():
     assert iou_at(maps[:0], masks[:0], [0.5]).shape == (0, 1)
 
 
+def test_maps_that_are_transposed_in_memory():
+    maps, masks = torch.rand(3, 13, 9).mT, odd_masks()[7:10]
+    assert torch.equal(iou_at(maps, masks, THRESHOLDS), iou_at(maps.contiguous(), masks, THRESHOLDS))
+
+
 def test_torchmetrics_agrees():
     maps, masks = torch.rand(4, 9, 13), odd_masks()[13:17]
     for map, mask, own in zip(maps, masks, iou_at(maps, masks, [0.4]), strict=True):

@@ -5,7 +5,7 @@ from torchmetrics.functional.classification import multiclass_jaccard_index
 from mmcam.metrics.seeds import SeedIoU, mean_iou, seed_counts, seed_labels
 from mmcam.truth import Things
 from tests.metrics import naive
-from tests.metrics.cases import boxed, ignored_places, make_case, odd_maps
+from tests.metrics.cases import boxed, ignored_places, make_case, odd_maps, odd_masks
 
 
 def pictures(n=4):
@@ -17,8 +17,8 @@ def pictures(n=4):
 def test_labels_are_the_naive_loops():
     for start in range(0, 40, 4):
         maps, classes = odd_maps()[start : start + 4], [2, 1, 2, 3]
-        ours = seed_labels(maps, torch.tensor(classes), 0.3)
-        assert ours.tolist() == naive.seeds(maps.tolist(), classes, 0.3)
+        ours = seed_labels(maps, torch.tensor(classes), 0.25)
+        assert ours.tolist() == naive.seeds(maps.tolist(), classes, 0.25)
 
 
 def test_labels_by_hand():
@@ -50,6 +50,19 @@ def test_the_metric_sums_over_pictures_before_it_divides():
     assert metric.compute().value == pytest.approx((1 + 30 / 90 + 0) / 3)
     assert metric.kept()[0].tolist() == [1, 0]
     assert metric.compute().n == 2
+
+
+def test_two_halves_merge():
+    masks = odd_masks()[13:19]
+    whole, halves = SeedIoU(), (SeedIoU(), SeedIoU())
+    for unit in range(3):
+        things = Things.of_masks(("cat", "dog")[:: 1 - 2 * (unit % 2)], masks[2 * unit : 2 * unit + 2])
+        case = make_case(torch.rand(2, 9, 13), ((0,), (1,)), things, unit=unit)
+        whole.update(case)
+        halves[unit % 2].update(case)
+    halves[0].merge_state(halves[1])
+    ours, theirs = halves[0].compute(), whole.compute()
+    assert (ours.value, ours.n) == (pytest.approx(theirs.value), 3)
 
 
 def test_words_of_absent_things_are_no_seeds_and_unmapped_things_are_missed():
