@@ -1,6 +1,8 @@
 """How often a VQA model is right, how often without the picture, and whether the maps of its answers point there."""
 
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ from tqdm import tqdm
 from mmcam.image import read_image
 from mmcam.quality import PointingTable, Quality, pictured, with_baselines
 from mmcam.scenes.language import questions
-from mmcam.task import Sample, Task
+from mmcam.task import Batch, Sample, Task
+from mmcam.text import pad, tokenise
 from vqa.data import VqaV2, of_split
 from vqa.task import VQATask
 
@@ -73,7 +76,11 @@ class VQAQuality(Quality):
 
 
 class AnswerAccuracy(Quality):
-    """Accuracy on a data set in VQA v2's format: the most probable answer against the annotators' most common one."""
+    """Accuracy on a data set in VQA v2's format: the most probable answer against the annotators' most common one.
+
+    Words of questions that the model does not know are heard as the unknown word, as in training; such questions count
+    like all others, and how many there are is a figure too.
+    """
 
     def __init__(self, data: str, name: str, split: str, file_name: str) -> None:
         """Name the data.
@@ -102,16 +109,30 @@ class AnswerAccuracy(Quality):
             of_split(self.file_name, self.split),
             limit,
         )
-        right = 0
+        right = strange = 0
         for start in tqdm(range(0, len(data.asked), 64), desc="questions", mininterval=5):
             asked = data.asked[start : start + 64]
             samples = [
                 Sample(read_image(data.paths[question.picture]), question.id, question.question) for question in asked
             ]
-            answers = task.answers(task.collate(samples).to(task.device))
+            answers = task.answers(_hear(task, samples).to(task.device))
+            known = task.model.vocabulary
+            strange += sum(any(word not in known for word in tokenise(question.question)) for question in asked)
             right += sum(answer == question.answer for answer, question in zip(answers, asked, strict=True))
         return {
             "accuracy": round(right / len(data.asked), 4),
             "questions": len(data.asked),
+            "questions_with_unknown_words": strange,
             "pictures": len(data.paths),
         }
+
+
+def _hear(task: VQATask, samples: Sequence[Sample]) -> Batch:
+    """Collate questions whose words the model need not know; only who asks one question wants to be told of a typo."""
+    known = task.model.vocabulary
+    rows = [tokenise(sample.text) for sample in samples]
+    # The task refuses unknown words, so it is asked with a known one and given the question's words after.
+    plain = [replace(sample, text=known.plain[0] if row else "") for sample, row in zip(samples, rows, strict=True)]
+    batch = task.collate(plain)
+    words, lengths = pad([known.encode(row) for row in rows])
+    return replace(batch, texts=tuple(sample.text for sample in samples), inputs={"words": words, "lengths": lengths})

@@ -7,7 +7,7 @@ from mmcam.scenes.kinds import GROUPS, KINDS
 from mmcam.scenes.language import ANSWERS, questions
 from mmcam.scenes.write import scenes, write
 from mmcam.task import Targets
-from mmcam.text import Vocabulary
+from mmcam.text import Vocabulary, tokenise
 from tests.tiny_task import TinyTask
 from vqa.models import NormProduct
 from vqa.quality import AnswerAccuracy, VQAQuality
@@ -95,6 +95,34 @@ def test_accuracy_on_a_data_set_in_vqa_v2_s_format(model, tmp_path):
     some = [q.answer for scene in scenes(SEED, "test", 2) for q in questions(scene, 6)]
     assert figures["accuracy"] == pytest.approx(some.count("yes") / len(some), abs=1e-4)
     assert (figures["questions"], figures["pictures"]) == (len(some), 2)
+
+
+def test_questions_with_unknown_words_are_asked_and_counted(model, tmp_path):
+    """A model that knows few words hears the unknown word in place of the others, at the same place."""
+    write(tmp_path, "test", 2, seed=SEED, questions_each=6)
+    some = [q for scene in scenes(SEED, "test", 2) for q in questions(scene, 6)]
+    few = NormProduct(["what", "is", "the", "?"], list(ANSWERS), embedding=4, hidden=5, common=6)
+    heard = []
+
+    class Listening(VQATask):
+        def answers(self, batch):
+            for row, n in zip(batch.inputs["words"].tolist(), batch.inputs["lengths"].tolist(), strict=True):
+                heard.append([few.vocabulary.words[number] for number in row[:n]])
+            texts.extend(batch.texts)
+            return super().answers(batch)
+
+    texts = []
+    figures = AnswerAccuracy(str(tmp_path), "scenes", "test", "scenes_{split}_{{:012d}}.png").measure(
+        Listening(few), 0, 2
+    )
+    known = {"what", "is", "the", "?"}
+    assert heard == [[word if word in known else "<unk>" for word in tokenise(q.text)] for q in some]
+    assert texts == [q.text for q in some]
+    strange = sum(not set(tokenise(q.text)) <= known for q in some)
+    assert (figures["questions_with_unknown_words"], figures["questions"]) == (strange, len(some))
+    assert strange > 0
+    knowing = AnswerAccuracy(str(tmp_path), "scenes", "test", "scenes_{split}_{{:012d}}.png")
+    assert knowing.measure(VQATask(model), 0, 2)["questions_with_unknown_words"] == 0
 
 
 @pytest.mark.parametrize("quality", [VQAQuality(), AnswerAccuracy("a", "b", "c", "d")])
