@@ -108,7 +108,8 @@ def grad_cam_plus_plus(
     gradients of any size keep their shares. Not linear in the score.
 
     Differs from the paper: y is the score itself, and the paper's Y = exp(y) would multiply every map by exp(y), which
-    is left out. torch-cam and MONAI take Σ_ab A_ab g_ab³ for (Σ_ab A_ab) g_ij³, which is another method.
+    is left out. torch-cam and MONAI mean Σ_ab A_ab g_ab³ by (Σ_ab A_ab) g_ij³, which is another method, and torch-cam
+    0.5 divides a copy, so that its α is g². pytorch-grad-cam adds 10⁻⁶ to the denominator, where g² may be smaller.
 
     Args:
         gradients: ∂y/∂A.

@@ -5,16 +5,19 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
+from torchvision import models
 
-from mmcam import gradients, subject
+from classification import ClassificationTask
+from mmcam import gradients, load_task, subject
 from mmcam.engine import explain, explain_activations
 from mmcam.errors import UserError
 from mmcam.full_grad import full_grad, parts
 from mmcam.methods import FROM_MODEL, names
 from mmcam.smoothing import SEED
 from mmcam.subject import Subject
-from mmcam.task import Batch, Targets
+from mmcam.task import Batch, Sample, Targets
 from tests.reference import (
     TASKS,
     WAYS,
@@ -477,3 +480,32 @@ def test_full_grad_of_a_head_without_places_is_the_layers_own_term():
     product = (asked.gradients() * asked.activations[:, None]).abs()
     expected = (product - product.min()) / (product.max() - product.min())
     assert close(full_grad(asked), expected.sum(2))
+
+
+@pytest.mark.parametrize("layer", ["conv1", "layer2.0", "layer4"])
+def test_full_gradients_of_a_resnet_cut_anywhere(layer):
+    torch.manual_seed(0)
+    model = models.resnet18(num_classes=5).double().eval()
+    with torch.no_grad():
+        for name, values in [*model.named_parameters(), *model.named_buffers()]:
+            if name.endswith(("bias", "running_mean")):
+                values.normal_(std=0.1)
+    task = ClassificationTask(model, layer)
+    batch = Batch(torch.randn(2, 3, 64, 64, dtype=torch.float64), ("a", "b"), ((64, 64),) * 2)
+    targets = Targets.of([[0, 3], [1]], [["a", "b"], ["c"]])
+    asked = Subject(task, task.trunk(batch).detach(), batch, targets)
+    total = sum(part.sum((2, 3, 4)) for part in parts(asked))
+    places = torch.tensor([[1, 1], [1, 0]])
+    bias = model.fc.bias.detach()[torch.tensor([[0, 3], [1, 1]])]  # the one bias without places
+    assert close(total + bias * places, asked.scores(), rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["captioning/scenes", "vqa/scenes", "classification/scenes"])
+def test_every_method_on_the_shipped_models(name):
+    task = load_task(name)
+    question = "what is above the dog?" if name.startswith("vqa") else ""
+    batch = task.collate([Sample(Image.effect_noise((96, 96), 80).convert("RGB"), "noise", question)])
+    for method in METHODS:
+        (explanation,) = explain(task, batch, method=method)
+        assert explanation.signed.isfinite().all()
+        assert len(explanation.signed) == len(explanation.words) > 0
