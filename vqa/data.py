@@ -113,11 +113,17 @@ def _annotated(path: Path) -> dict[int, tuple[int, str, tuple[str, ...], str]]:
     for row in _rows(path, "annotations"):
         identity = row.take("question_id", int)
         once(identity, seen, row)
-        answers = tuple(intern(answer.take("answer", str)) for answer in row.entries("answers"))
         common = intern(row.take("multiple_choice_answer", str))
         form = intern(row.take("answer_type", str)) if "answer_type" in row.values else ""
-        found[identity] = row.take("image_id", int), common, answers, form
+        found[identity] = row.take("image_id", int), common, _answers(row), form
     return found
+
+
+def _answers(row: Entry) -> tuple[str, ...]:
+    try:
+        return tuple(intern(one["answer"]) for one in row.take("answers", list))
+    except (KeyError, TypeError):  # what is wrong is told by the slow way, of two million answers
+        return tuple(one.take("answer", str) for one in row.entries("answers"))
 
 
 def once(identity: Hashable, seen: set[Any], entry: Entry) -> None:

@@ -3,6 +3,7 @@
 import logging
 import re
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -103,6 +104,10 @@ class HumanMaps(AskedPictures):
             where = self._files[self.ids[number]][0]
             raise UserError(f"{where}: expected all maps of a question to be of one size, got {sorted(sizes)}")
         return torch.stack(kept) if kept else None
+
+    def about(self, number: int, words: Sequence[str]) -> list[tuple[int, ...] | None]:
+        """() for every answer: its map is judged, against people's, but no thing is known to hold it against."""
+        return [()] * len(words)
 
     @abstractmethod
     def read(self, file: Path) -> Float[Tensor, "a h w"]:
