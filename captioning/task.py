@@ -47,6 +47,7 @@ class CaptioningTask(Task):
         self.model.eval()
         self.beam = beam
         self.length = length
+        self.seeing = ("model.backbone", *(["model.see"] if hasattr(self.model, "see") else []))
         self._trunk = Trunk(self.model.backbone, layer)
         self.layer = self._trunk.layer
 
@@ -80,6 +81,12 @@ class CaptioningTask(Task):
         if targets.foils is not None:
             return word_logit_difference(states, readout.weight, readout.bias, targets.ids, targets.foils)
         return word_log_probability(states, readout.weight, readout.bias, targets.ids)
+
+    def probabilities(
+        self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets
+    ) -> Float[Tensor, "b t"]:
+        """Of each word, given the picture and the words before it."""
+        return self.scores(activations, batch, replace(targets, foils=None)).exp()
 
     def given(self, texts: Sequence[str], batch: Batch) -> Targets:
         """Turn captions into targets.

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate
 
 import torch
@@ -24,6 +25,8 @@ class ClassificationTask(Task):
     y_c = the logit of class c (Grad-CAM paper, section 3). Layers may give maps, channels-last maps or tokens on a
     grid; of tokens, those that lie nowhere (class token, registers) get no map. The model is only read.
     """
+
+    seeing = ("model",)  # to the last layer
 
     def __init__(
         self,
@@ -118,6 +121,14 @@ class ClassificationTask(Task):
     def scores(self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets) -> Float[Tensor, "b t"]:
         """Logits of the classes."""
         return targets.pick(self._logits(activations, batch))
+
+    def probabilities(
+        self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets
+    ) -> Float[Tensor, "b t"]:
+        """Of each class, among all that the model knows."""
+        logits = self._logits(activations, batch)
+        probabilities = logits.softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
+        return replace(targets, foils=None).pick(probabilities)
 
     def given(self, texts: Sequence[str], batch: Batch) -> Targets:
         """Turn classes into targets: "tabby, 282", "tabby rather than tiger cat".

@@ -3,9 +3,12 @@
 A task says *what is differentiated*; it knows nothing of CAM:
 
     collate   samples → Batch
-    trunk     Batch → activations A (b, k, h, w), the explained layer's output; called without a graph
+    trunk     Batch → activations A (b, k, h, w), the explained layer's output; called without a graph, but for
+              `mmcam.pixels`, whose batch.images want one
     predict   activations → Targets, what the model itself says
     scores    activations, targets → y (b, t), one number per word, answer or class; called with a graph
+
+Metrics that change the picture and ask the model again want one more, `probabilities`.
 """
 
 from abc import ABC, abstractmethod
@@ -269,11 +272,13 @@ class Task(nn.Module, ABC):
         vjp: How several rows are differentiated at once: `mmcam.gradients.batched` (default), `replicated` for heads
             with fused recurrent kernels (`nn.LSTM`, `nn.GRU`), or `looped`. A task may also have one of its own:
             `task.vjp = looped`.
+        seeing: Names of the modules of the head that still belong to the CNN: `mmcam.guided` rules there too.
     """
 
     layer: str = ""
     separator: str = ", "
     vjp: Vjp = staticmethod(batched)
+    seeing: Sequence[str] = ()
 
     @abstractmethod
     def collate(self, samples: Sequence[Sample]) -> Batch:
@@ -281,7 +286,7 @@ class Task(nn.Module, ABC):
 
     @abstractmethod
     def trunk(self, batch: Batch) -> Float[Tensor, "b k h w"]:
-        """Compute the activations A of the explained layer; called without a graph."""
+        """Compute the activations A of the explained layer; without a graph, unless the images want one."""
 
     @abstractmethod
     def predict(self, activations: Float[Tensor, "b k h w"], batch: Batch) -> Targets:
@@ -305,6 +310,27 @@ class Task(nn.Module, ABC):
             UserError: A word, answer or class is not known; names the nearest ones.
         """
         raise UserError(f"{type(self).__name__} explains its own predictions only; it does not take a text to explain")
+
+    def probabilities(
+        self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets
+    ) -> Float[Tensor, "b t"]:
+        """Compute how probable each id is, whatever its foil; only metrics ask for it, such as deletion and insertion.
+
+        Args:
+            activations: What `trunk` gave.
+            batch: The samples.
+            targets: Whose ids are meant.
+
+        Returns:
+            Of a word, given those before it; of an answer or a class, among all that there are.
+
+        Raises:
+            UserError: The task does not say.
+        """
+        raise UserError(
+            f"{type(self).__name__} does not say how probable its targets are; write probabilities(activations, batch, "
+            "targets) -> (b, t), such as the exponential of log-probabilities or a softmax over all classes"
+        )
 
     @property
     def device(self) -> torch.device:

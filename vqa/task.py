@@ -1,6 +1,7 @@
 """The VQA task: the score of an answer is its logit before softmax, given picture and question."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -20,6 +21,8 @@ class VQATask(Task):
     Differs from the paper's code: an answer that the model does not know is an error, never silently another answer;
     and a question's word that it does not know is one too.
     """
+
+    seeing = ("model.backbone",)  # its fully connected layers; what joins picture and question is not
 
     def __init__(self, model: str | VQAModel, top_k: int = 1, layer: str | None = None) -> None:
         """Make the task.
@@ -74,6 +77,14 @@ class VQATask(Task):
     def scores(self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets) -> Float[Tensor, "b t"]:
         """Logits of the answers, less those of the foils."""
         return targets.pick(self._logits(activations, batch))
+
+    def probabilities(
+        self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets
+    ) -> Float[Tensor, "b t"]:
+        """Of each answer, among all that the model knows."""
+        logits = self._logits(activations, batch)
+        probabilities = logits.softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
+        return replace(targets, foils=None).pick(probabilities)
 
     def given(self, texts: Sequence[str], batch: Batch) -> Targets:
         """Turn "cat", "cat, dog" or "cat rather than dog" into targets.

@@ -13,7 +13,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from mmcam.truth import Things
 
-__all__ = ["Case", "Figure", "PerMap", "summarise"]
+__all__ = ["Case", "Columns", "Figure", "Kept", "PerMap", "summarise"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +110,38 @@ def _dense(numbers: Int[Tensor, " n"]) -> tuple[int, Int[Tensor, " n"]]:
     return len(different), inverse
 
 
-class PerMap(Metric):
-    """A metric that gives every map a value; keeps them all, over batches and processes.
+class Kept(Metric):
+    """Keeps the values of maps, over batches and processes; what a value is and what the figure is, subclasses say.
+
+    Attributes:
+        values: One row a map.
+        units: The picture of each map.
+        classes: The class of each map's word.
+    """
+
+    full_state_update = False
+    values: list[Tensor]
+    units: list[Tensor]
+    classes: list[Tensor]
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(**kwargs)
+        for name in ("values", "units", "classes"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def keep(self, values: Float[Tensor, "n *m"], units: Int[Tensor, " n"], classes: Int[Tensor, " n"]) -> None:
+        """Add the values of n maps."""
+        self.values.append(values)
+        self.units.append(units.to(values.device))
+        self.classes.append(classes.to(values.device))
+
+    def kept(self) -> tuple[Float[Tensor, "n *m"], Int[Tensor, " n"], Int[Tensor, " n"]]:
+        """All values, the picture of each, the class of each; for comparing two runs pair by pair."""
+        return _joined(self.values, torch.float32), _joined(self.units), _joined(self.classes)
+
+
+class PerMap(Kept):
+    """A metric that gives every map a value.
 
     A subclass says in `measure` what the value is, and is done:
 
@@ -123,16 +153,7 @@ class PerMap(Metric):
         per_class: Whether the figure is the mean over classes of the means in each.
     """
 
-    full_state_update = False
     per_class: bool = False
-    values: list[Tensor]
-    units: list[Tensor]
-    classes: list[Tensor]
-
-    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
-        super().__init__(**kwargs)
-        for name in ("values", "units", "classes"):
-            self.add_state(name, default=[], dist_reduce_fx="cat")
 
     @abstractmethod
     def measure(self, case: Case) -> Float[Tensor, " n"]:
@@ -141,18 +162,28 @@ class PerMap(Metric):
     def update(self, case: Case) -> None:
         """Judge the maps of one picture."""
         values = self.measure(case)
-        self.values.append(values)
-        self.units.append(torch.full((len(values),), case.unit, dtype=torch.long, device=values.device))
-        self.classes.append(case.classes.to(values.device))
+        self.keep(values, torch.full((len(values),), case.unit, dtype=torch.long), case.classes)
 
     def compute(self) -> Figure:
         """The figure over all that was judged."""
         values, units, classes = self.kept()
         return summarise(values, units, classes if self.per_class else None)
 
-    def kept(self) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"], Int[Tensor, " n"]]:
-        """All values, the picture of each, the class of each; for comparing two runs pair by pair."""
-        return _joined(self.values, torch.float32), _joined(self.units), _joined(self.classes)
+
+class Columns(Kept):
+    """A metric that gives every map several values; its figures come by their names.
+
+    Attributes:
+        names: Of the values.
+    """
+
+    names: tuple[str, ...]
+
+    def compute(self) -> dict[str, Figure]:
+        """The figures over all that was judged."""
+        values, units, _ = self.kept()
+        values = values.reshape(len(values), len(self.names))
+        return {name: summarise(column, units) for name, column in zip(self.names, values.unbind(1), strict=True)}
 
 
 def _joined(state: Sequence[Tensor] | Tensor, dtype: torch.dtype = torch.long) -> Tensor:
