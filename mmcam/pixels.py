@@ -1,0 +1,295 @@
+"""Ways of looking at single pixels: guided and deconv gradients, Guided Grad-CAM, their smoothed kin, occlusion.
+
+Each is a function (task, batch, targets) → one number a channel and pixel of the network's input, signed, for every row
+of every picture; `channel_sum` and `channel_maximum` make maps of them. `pixel_gradients` (`mmcam.saliency`) is the
+plain gradient (rule "plain"), guided backpropagation ("guided") and the deconvnet ("deconv").
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from mmcam.cam import grad_cam
+from mmcam.errors import UserError
+from mmcam.gradients import channel_weights
+from mmcam.guided import Rule
+from mmcam.saliency import GRAPH, PASSING, everyone, pixel_gradients, room, settled, taken
+from mmcam.task import Batch, Targets, Task, vjp_of
+
+__all__ = [
+    "Rule",
+    "channel_maximum",
+    "channel_sum",
+    "guided_grad_cam",
+    "integrated_gradients",
+    "occlusion",
+    "own_targets",
+    "pixel_gradients",
+    "row_scores",
+    "smooth_grad",
+    "times_maps",
+]
+
+
+def guided_grad_cam(
+    task: Task,
+    batch: Batch,
+    targets: Targets | None = None,
+    rule: Rule = "guided",
+    seeing: Sequence[str] | None = None,
+    memory: int | None = None,
+) -> Float[Tensor, "b r c H W"]:
+    """Guided Grad-CAM (Selvaraju et al., arXiv 1610.02391, section 3.1): guided backpropagation times Grad-CAM.
+
+    Grad-CAM itself is made of plain gradients. With rule "deconv" this is the paper's Deconvolution Grad-CAM.
+
+    Args:
+        task: See `pixel_gradients`, also for the others.
+        batch: The samples.
+        targets: What to explain.
+        rule: Of the pixels' gradients.
+        seeing: Modules of the head that follow it.
+        memory: Bytes that one pass may take, roughly.
+
+    Returns:
+        The signed product.
+    """
+    with settled(task, batch, targets) as (batch, targets):
+        gradients = pixel_gradients(task, batch, targets, rule, seeing, memory)
+        with torch.no_grad():
+            activations = task.trunk(batch).detach()
+
+        def head(x: Float[Tensor, "n k h w"], index: Int[Tensor, " n"]) -> Float[Tensor, "n t"]:
+            return task.scores(x, *taken(batch, targets, index))
+
+        _, weights = channel_weights(head, activations, targets.rows, vjp_of(task))
+        return times_maps(gradients, grad_cam(weights, activations))
+
+
+def times_maps(gradients: Float[Tensor, "b r c H W"], maps: Float[Tensor, "b r h w"]) -> Float[Tensor, "b r c H W"]:
+    """Multiply gradients at pixels with the positive part of coarser maps.
+
+    Args:
+        gradients: At the network's input.
+        maps: At the layer's resolution; ReLU, then brought to the input's size bilinearly.
+
+    Returns:
+        The product.
+    """
+    rows = maps.relu().flatten(0, 1)[:, None]  # of a channel each: there may be none, channels there must be
+    large = interpolate(rows, gradients.shape[3:], mode="bilinear", align_corners=False)
+    return gradients * large.unflatten(0, gradients.shape[:2]).to(gradients.dtype)
+
+
+def integrated_gradients(
+    task: Task,
+    batch: Batch,
+    targets: Targets | None = None,
+    baseline: float | Float[Tensor, "#b #c #H #W"] = 0.0,
+    steps: int = 50,
+    memory: int | None = None,
+) -> Float[Tensor, "b r c H W"]:
+    """Integrated gradients (Sundararajan et al., arXiv 1703.01365, Eq. 1), by Gauss-Legendre quadrature like captum's.
+
+    (x - x') ∫ ∂y/∂x at x' + a (x - x') da over a from 0 to 1. The sum over pixels and channels is y(x) - y(x').
+
+    Args:
+        task: See `pixel_gradients`, also for the others.
+        batch: The samples.
+        targets: What to explain; `own_targets` of the pictures themselves if not given.
+        baseline: x', in the network's input, where zero is the mean colour.
+        steps: Number of places on the way.
+        memory: Bytes that one pass may take, roughly.
+
+    Returns:
+        Signed contributions.
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(_positive("steps", steps))
+    with settled(task, batch, targets) as (batch, targets):
+        start = torch.as_tensor(baseline, dtype=batch.images.dtype, device=batch.images.device)
+        way = batch.images - start
+        mean = _weighted(
+            task, batch, targets, lambda i: start + float(1 + nodes[i]) / 2 * way, (weights / 2).tolist(), memory=memory
+        )
+        return way[:, None] * mean
+
+
+def smooth_grad(
+    task: Task,
+    batch: Batch,
+    targets: Targets | None = None,
+    rule: Rule = "plain",
+    samples: int = 16,
+    noise: float = 0.15,
+    seed: int = 0,
+    seeing: Sequence[str] | None = None,
+    memory: int | None = None,
+) -> Float[Tensor, "b r c H W"]:
+    """SmoothGrad (Smilkov et al., arXiv 1706.03825): the mean gradient over noisy copies of the picture.
+
+    Args:
+        task: See `pixel_gradients`, also for the others.
+        batch: The samples.
+        targets: What to explain; `own_targets` of the pictures themselves if not given.
+        rule: Of the gradients; the paper smooths guided backpropagation too.
+        samples: Number of copies.
+        noise: Standard deviation, as a part of each picture's range (its maximum less its minimum).
+        seed: Of the noise, which is the same for every picture of a batch and on every device.
+        seeing: Modules of the head that follow the rule.
+        memory: Bytes that one pass may take, roughly.
+
+    Returns:
+        Signed gradients.
+    """
+    count = _positive("samples", samples)
+    generator = torch.Generator().manual_seed(seed)
+    with settled(task, batch, targets) as (batch, targets):
+        x = batch.images
+        spread = noise * (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))
+
+        def noisy(_: int) -> Tensor:
+            return x + spread * torch.randn(x.shape[1:], generator=generator).to(x)
+
+        return _weighted(task, batch, targets, noisy, [1 / count] * count, rule, seeing, memory)
+
+
+def occlusion(
+    task: Task,
+    batch: Batch,
+    targets: Targets | None = None,
+    window: int | tuple[int, int] = 16,
+    stride: int | tuple[int, int] = 8,
+    fill: float | Float[Tensor, "#b #c #H #W"] = 0.0,
+    memory: int | None = None,
+) -> Float[Tensor, "b r H W"]:
+    """Occlusion (Zeiler and Fergus, arXiv 1311.2901): how much every row's score drops when a window is covered.
+
+    All rows are scored in the same forward. A pixel gets the mean over the windows that cover it, as in captum.
+
+    Args:
+        task: See `pixel_gradients`, also for the others.
+        batch: The samples.
+        targets: What to explain.
+        window: Its height and width in pixels of the network's input.
+        stride: How far it moves; at most its size, or pixels would be left out. The last one may reach over the edge.
+        fill: What covers, in the network's input, where zero is the mean colour.
+        memory: Bytes that one pass may take, roughly.
+
+    Returns:
+        y(picture) - y(covered picture).
+
+    Raises:
+        UserError: The window or the stride is not positive, or the stride is larger than the window.
+    """
+    side, step = _pair(window), _pair(stride)
+    if min(*side, *step) < 1 or step[0] > side[0] or step[1] > side[1]:
+        raise UserError(f"expected a window of at least a pixel and a stride up to its size, got {side} and {step}")
+    with settled(task, batch, targets) as (batch, targets), torch.no_grad():
+        cover = torch.as_tensor(fill, dtype=batch.images.dtype, device=batch.images.device).expand_as(batch.images)
+        parts = everyone(batch).split(room(batch, memory, PASSING))
+        return torch.cat([_occlusion(task, *taken(batch, targets, i), cover[i], side, step, memory) for i in parts])
+
+
+def channel_sum(gradients: Float[Tensor, "b r c H W"]) -> Float[Tensor, "b r H W"]:
+    """Signed maps: the sum over the channels."""
+    return gradients.sum(2)
+
+
+def channel_maximum(gradients: Float[Tensor, "b r c H W"]) -> Float[Tensor, "b r H W"]:
+    """Maps of how much, not of which sign: the largest magnitude over the channels (Simonyan et al., section 3)."""
+    return gradients.abs().amax(2)
+
+
+def own_targets(task: Task, batch: Batch) -> Targets:
+    """What the model itself says of the samples, on the task's device."""
+    with settled(task, batch, None) as (_, targets):
+        return targets
+
+
+def row_scores(task: Task, batch: Batch, targets: Targets) -> Float[Tensor, "b r"]:
+    """The score of every row, without a graph; zero for padded rows."""
+    with settled(task, batch, targets) as (batch, targets), torch.no_grad():
+        return _row_scores(task, batch, targets)
+
+
+def _weighted(
+    task: Task,
+    batch: Batch,
+    targets: Targets,
+    images: Callable[[int], Float[Tensor, "b c H W"]],
+    weights: Sequence[float],
+    rule: Rule = "plain",
+    seeing: Sequence[str] | None = None,
+    memory: int | None = None,
+) -> Float[Tensor, "b r c H W"]:
+    """Σ_i weights_i ∂y/∂x at images(i), several of them at once."""
+    step = max(1, room(batch, memory, GRAPH) // max(1, len(batch)))
+    total = torch.zeros(())
+    for numbers in torch.arange(len(weights)).split(step):
+        index = everyone(batch).repeat(len(numbers))
+        copies = replace(batch.take(index), images=torch.cat([images(i) for i in numbers.tolist()]))
+        gradients = pixel_gradients(task, copies, targets.take(index), rule, seeing, memory)
+        factors = torch.tensor(weights, dtype=gradients.dtype, device=gradients.device)[numbers]
+        total = total.to(gradients) + torch.tensordot(factors, gradients.unflatten(0, (len(numbers), -1)), 1)
+    return total
+
+
+def _occlusion(
+    task: Task,
+    batch: Batch,
+    targets: Targets,
+    cover: Float[Tensor, "b c H W"],
+    side: tuple[int, int],
+    step: tuple[int, int],
+    memory: int | None,
+) -> Float[Tensor, "b r H W"]:
+    """`occlusion` of one part of a batch."""
+    b, _, height, width = batch.images.shape
+    windows = [
+        (slice(top, top + side[0]), slice(left, left + side[1]))
+        for top in _starts(height, side[0], step[0])
+        for left in _starts(width, side[1], step[1])
+    ]
+    whole = _row_scores(task, batch, targets)  # (b, r)
+    total = whole.new_zeros(*whole.shape, height, width)
+    count = whole.new_zeros(height, width)
+    many = max(1, room(batch, memory, PASSING) // b)
+    for start in range(0, len(windows), many):
+        some = windows[start : start + many]
+        index = everyone(batch).repeat(len(some))
+        images = batch.images.repeat(len(some), 1, 1, 1)
+        for covered, place in zip(images.split(b), some, strict=True):
+            covered[:, :, *place] = cover[:, :, *place]
+        scores = _row_scores(task, replace(batch.take(index), images=images), targets.take(index))
+        for covered, place in zip(scores.split(b), some, strict=True):
+            total[:, :, *place] += (whole - covered)[..., None, None]
+            count[place] += 1
+    return total / count
+
+
+def _starts(length: int, side: int, step: int) -> range:
+    """Where windows begin, so that every pixel is in one."""
+    return range(0, max(length - side, 0) + step, step)
+
+
+def _row_scores(task: Task, batch: Batch, targets: Targets) -> Float[Tensor, "b r"]:
+    seen = replace(batch, memo={})
+    y = task.scores(task.trunk(seen), seen, targets)
+    y = y.to(torch.promote_types(y.dtype, torch.float32))
+    # Not a matrix product: zero times a log-probability of minus infinity shall be zero.
+    return (targets.rows.to(y.dtype) * y[:, None]).masked_fill(targets.rows == 0, 0).sum(2)
+
+
+def _positive(name: str, value: int) -> int:
+    if value < 1:
+        raise UserError(f"expected {name} of at least 1, got {value}")
+    return value
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else value
