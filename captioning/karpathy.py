@@ -63,8 +63,10 @@ class KarpathySplit(WithInstances):
 
     def _picture(self, image: Entry) -> tuple[Path, list[str]]:
         """Check one entry; give its file and its sentences."""
-        folder = f"{image.take('filepath', str)}/" if "filepath" in image.values else ""
-        path = inside(self._folder, folder + image.take("filename", str), f"{image.file}: {image.place}")
+        where = f"{image.file}: {image.place}"
+        coco = "filepath" in image.values
+        folder = inside(self._folder, image.take("filepath", str), where) if coco else self._folder
+        path = inside(folder, image.take("filename", str), where)
         number = image.take("imgid", int)
         self._once(image, "filename", path)
         self._once(image, "imgid", number)

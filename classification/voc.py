@@ -44,7 +44,7 @@ class _Listed(Truth):
             if name in seen:
                 raise UserError(f"{file}: line {i}: expected each picture once, got {name} again")
             seen.add(name)
-            self._path(name, "JPEGImages", "jpg")  # refuses a name that leads elsewhere
+            inside(self._root / "JPEGImages", f"{name}.jpg", f"{file}: line {i}")
             if flag.strip() in ("", "1"):
                 self.ids.append(name)
 
@@ -83,7 +83,7 @@ class _Listed(Truth):
         return None if numbers is None else bool(numbers)
 
     def _path(self, name: str, folder: str, suffix: str) -> Path:
-        return inside(self._root / folder, f"{name}.{suffix}", "ImageSets")
+        return self._root / folder / f"{name}.{suffix}"
 
 
 class Voc(_Listed):

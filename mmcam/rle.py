@@ -1,7 +1,7 @@
 """Outlines as COCO writes them: polygons, and run-length codes as numbers or as text.
 
 Polygons are filled by pycocotools, as in COCO's own figures. Run lengths are decoded here, where they are checked
-first: its code reads memory that is not its own where the runs are fewer than the pixels.
+first: its decoder leaves pixels as the memory happens to be where the runs are too few.
 """
 
 import math
@@ -38,7 +38,7 @@ def read_mask(entry: Entry, size: tuple[int, int]) -> Bool[Tensor, "h w"]:
     polygons = entry.take("segmentation", list)
     for polygon in polygons:
         _check(polygon, size, entry)
-    return _filled([polygon for polygon in polygons if len(polygon) >= 6], size)
+    return _filled([polygon for polygon in polygons if len(polygon) >= 6], size, entry)
 
 
 def _from_runs(entry: Entry, size: tuple[int, int]) -> Bool[Tensor, "h w"]:
@@ -91,7 +91,7 @@ def _check(polygon: Any, size: tuple[int, int], entry: Entry) -> None:  # noqa: 
             raise entry.broken(f"expected a polygon in a picture of {size[0]} x {size[1]}, got a point at {value}")
 
 
-def _filled(polygons: list[Any], size: tuple[int, int]) -> Bool[Tensor, "h w"]:
+def _filled(polygons: list[Any], size: tuple[int, int], entry: Entry) -> Bool[Tensor, "h w"]:
     if not polygons:
         return torch.zeros(size, dtype=torch.bool)
     try:
@@ -99,5 +99,7 @@ def _filled(polygons: list[Any], size: tuple[int, int]) -> Bool[Tensor, "h w"]:
     except ImportError as error:
         raise UserError("reading COCO's polygons needs pycocotools: pip install 'mmcam[evaluate]'") from error
     points: Any = [[float(value) for value in polygon] for polygon in polygons]
-    codes = mask.frPyObjects(points, *size)
-    return torch.from_numpy(mask.decode(mask.merge(codes)).astype(bool))
+    code: Any = mask.merge(mask.frPyObjects(points, *size))
+    # Not its own decode, which makes NumPy 2 warn.
+    text = {"counts": code["counts"].decode("ascii"), "size": [*size]}
+    return _from_runs(Entry(text, entry.file, entry.place), size)

@@ -61,7 +61,7 @@ def test_a_picture_without_captions_is_named(world, tmp_path):
     ("images", "annotations", "reason"),
     [
         ([{"id": 1}], [{"image_id": 1, "caption": "a"}], r"images\[0\]: expected 'file_name' as str, got none"),
-        ([{"id": 1, "file_name": "a.png"}], [{"image_id": 1}], r"annotations\[0\]: expected 'caption' as str, got none"),
+        ([{"id": 1, "file_name": "a.png"}], [{"image_id": 1}], r"annotations\[0\]: expected 'caption' as str"),
         (["a.png"], [], r"images\[0\]: expected an object, got 'a.png'"),
         ({"1": "a.png"}, [], "the file: expected 'images' as list"),
     ],
