@@ -14,12 +14,21 @@ from captioning.lexicon import Lexicon
 from mmcam.errors import UserError
 from mmcam.image import read_image
 from mmcam.instances import CocoInstances
+from mmcam.scenes.draw import draw
 from mmcam.scenes.language import captions, is_true, meant
 from mmcam.scenes.source import Scenes
 from mmcam.task import Sample
 from mmcam.truth import Things, Truth
 
-__all__ = ["Captioned", "CaptionedPictures", "CaptionedScenes", "CocoCaptions", "WithInstances", "judge_captions"]
+__all__ = [
+    "Captioned",
+    "CaptionedPictures",
+    "CaptionedScenes",
+    "CocoCaptions",
+    "DescribedThings",
+    "WithInstances",
+    "judge_captions",
+]
 
 
 def judge_captions(
@@ -160,6 +169,41 @@ class CaptionedScenes(Scenes):
         true = torch.tensor([float(is_true(tuple(words), self.scene(number))) for number, words in said.items()])
         people = [[caption.text for caption in captions(self.scene(number), 5)] for number in said]
         return {"true_captions": true, **judge_captions(said, people)}
+
+
+class DescribedThings(Scenes):
+    """Things of scenes, one at a time, each described by its name: what DenseCap's regions are to Visual Genome."""
+
+    def __init__(self, split: str = "test", count: int = 1000, seed: int = 0) -> None:
+        """Find the things that are the only ones of their kind.
+
+        Args:
+            split: "train", "val", "test" or "hard".
+            count: Number of scenes.
+            seed: The world's.
+        """
+        super().__init__(split, count, seed)
+        kinds = [[thing.kind for thing in self.scene(i).things] for i in range(count)]
+        self._things = [(i, kind) for i, names in enumerate(kinds) for kind in names if names.count(kind) == 1]
+        self.ids = [f"{self.ids[i]}-{kind.replace(' ', '_')}" for i, kind in self._things]
+
+    def sample(self, number: int) -> Sample:
+        """Draw the picture of a thing."""
+        return Sample(draw(self.scene(self._things[number][0]))[0], self.ids[number])
+
+    def given(self, number: int) -> tuple[str, ...]:
+        """The description, "a dog"."""
+        kind = self._things[number][1]
+        return (f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}",)
+
+    def things(self, number: int) -> Things:
+        """All things of its scene."""
+        return self.things_of(self.scene(self._things[number][0]))
+
+    def about(self, number: int, words: Sequence[str]) -> list[tuple[int, ...] | None]:
+        """Every word is about the thing, as every word of a region's description is about the region."""
+        index, kind = self._things[number]
+        return [tuple(self.scene(index).of_kind(kind))] * len(words)
 
 
 @cache

@@ -29,7 +29,7 @@ class Evaluation:
     Attributes:
         rows: Metrics by row (methods, then baselines) and name.
         skipped: Number of pictures in which no word names a thing.
-        judged: Number of words that name a thing of their picture.
+        judged: Number of words that name a thing of their picture, or for which people pointed.
     """
 
     def __init__(
@@ -72,7 +72,9 @@ class Evaluation:
         first = next(iter(explanations.values()))
         self._said[number] = first.words
         about = self.truth.about(number, first.words)
-        self._absent += [(number, float(not meant)) for meant in about if meant is not None]
+        human = self.truth.human(number)
+        if human is None:  # where people pointed there are no things to be absent
+            self._absent += [(number, float(not meant)) for meant in about if meant is not None]
         kept = tuple(i for i, meant in enumerate(about) if meant is not None)
         if kept and self.right_only and not self._right(number, first.words):
             kept = ()
@@ -86,9 +88,8 @@ class Evaluation:
                 "the run and the truth are of different pictures"
             )
         meant = tuple(about[i] or () for i in kept)
-        self.judged += sum(map(bool, meant))
+        self.judged += sum(map(bool, meant)) if human is None else len(meant)
         masks = torch.stack([things.masks[list(group)].any(0) for group in meant])
-        human = self.truth.human(number)
         every = {**explanations, **self._baselines(first)}
         for name, explanation in every.items():
             case = self._case(explanation, kept, masks, meant, things, number, human)

@@ -358,6 +358,20 @@ class AskedScenes(Scenes):
         return matched(said, {n: Asked("", i, one.text, one.answer, form=one.form) for n, (i, one) in asked.items()})
 
 
+class PointedScenes(AskedScenes):
+    """Scenes where the masks of what a question is about stand for what people pointed at.
+
+    So the metrics of human attention run where there are no people. What they give here says nothing about people.
+    """
+
+    def human(self, number: int) -> Float[Tensor, "1 h w"] | None:
+        """One map, 1 on the things that the question is about; None where it is about none."""
+        index, asked = self._asked[number]
+        if not asked.about:
+            return None
+        return self.things_of(self.scene(index)).masks[list(asked.about)].any(0, keepdim=True).float()
+
+
 @lru_cache(maxsize=4)
 def _read(path: Path) -> Image.Image:
     """Read a picture; the questions about it follow one another."""
