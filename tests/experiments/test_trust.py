@@ -26,29 +26,33 @@ def test_noise_is_seeded_relative_to_each_tensor_and_on_a_copy():
     assert all(torch.equal(value, before[name]) for name, value in weaker.named_buffers())
 
 
-def test_the_weaker_model_errs_and_its_maps_tell_where_it_is_still_right():
-    task, truth = SceneTask().eval(), ClassifiedScenes(count=24)
-    table, paired = Trust(noise=0.6).run(task, truth, limit=24, seed=1)
-    stronger, weaker = table.rows["stronger"], table.rows["weaker"]
-    assert weaker["right, all pictures"].value < stronger["right, all pictures"].value
-    assert stronger["mass"].n == weaker["mass"].n <= round(24 * weaker["right, all pictures"].value)
-    assert stronger["mass"].value > weaker["mass"].value
-    assert stronger["mass"].value > table.rows["uniform"]["mass"].value
-    row = paired.rows["stronger less weaker"]
-    assert row["mass"].value == pytest.approx(stronger["mass"].value - weaker["mass"].value, abs=1e-6)
-    assert paired.rows["stronger is better, ties half"]["iou"].value > 0.5
+def test_the_weaker_models_err_and_cover_less_of_things_also_where_they_are_right():
+    task, truth = SceneTask().eval(), ClassifiedScenes(count=20)
+    table, paired = Trust(noise=0.6, draws=2).run(task, truth, limit=20, seed=1)
+    for name in ("weaker 1", "weaker 2"):
+        stronger, weaker = table.rows[f"stronger, where {name} says the same"], table.rows[name]
+        assert weaker["right, all pictures"].value < stronger["right, all pictures"].value
+        assert stronger["iou"].n == weaker["iou"].n <= round(20 * weaker["right, all pictures"].value)
+        assert stronger["iou"].excluded == 0
+        assert stronger["mass"].value > table.rows["uniform"]["mass"].value
+        row = paired.rows[f"stronger less {name}"]
+        assert row["iou"].value == pytest.approx(stronger["iou"].value - weaker["iou"].value, abs=1e-6)
+        assert row["iou"].low > 0
+        assert paired.rows[f"stronger is better than {name}, ties half"]["iou"].value > 0.6
+    assert table.rows["weaker 1"] != table.rows["weaker 2"]
 
 
 def test_a_model_is_no_better_than_itself():
     """With noise too small to see, every pairing is a tie."""
-    table, paired = Trust(noise=1e-12).run(SceneTask().eval(), ClassifiedScenes(count=3), limit=3, seed=0)
-    assert table.rows["stronger"]["mass"].value == pytest.approx(table.rows["weaker"]["mass"].value)
-    assert paired.rows["stronger less weaker"]["pointing"].value == 0
-    assert paired.rows["stronger is better, ties half"]["pointing"].value == 0.5
+    table, paired = Trust(noise=1e-12, draws=1).run(SceneTask().eval(), ClassifiedScenes(count=3), limit=3, seed=0)
+    stronger, weaker = table.rows["stronger, where weaker 1 says the same"], table.rows["weaker 1"]
+    assert stronger["mass"].value == pytest.approx(weaker["mass"].value)
+    assert paired.rows["stronger less weaker 1"]["pointing"].value == 0
+    assert paired.rows["stronger is better than weaker 1, ties half"]["pointing"].value == 0.5
 
 
 def test_no_noise_and_too_much_of_it():
-    with pytest.raises(UserError, match="expected noise above 0, got 0"):
+    with pytest.raises(UserError, match="expected noise above 0 and 1 draw at least, got 0"):
         Trust(noise=0.0)
     with pytest.raises(UserError, match="expected pictures that both models get right, found none; take less noise"):
         Trust(noise=1e4).run(SceneTask().eval(), ClassifiedScenes(count=1), limit=1, seed=0)
