@@ -1,19 +1,18 @@
 """The engine: activations → targets → scores → gradients → maps, for all words of all images of a batch at once."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmcam.errors import UserError
 from mmcam.explanation import Explanation
 from mmcam.methods import FROM_GRADIENTS, FROM_MODEL, FROM_WEIGHTS, check_method
 from mmcam.subject import Subject
-from mmcam.task import Batch, Targets, Task
+from mmcam.task import Batch, Targets, Task, evaluating
 
 
 def explain(task: Task, batch: Batch, targets: Targets | None = None, method: str = "grad_cam") -> list[Explanation]:
@@ -37,7 +36,7 @@ def explain(task: Task, batch: Batch, targets: Targets | None = None, method: st
         UserError: The method is not known, the layer is not spatial, or the targets are not for these samples.
     """
     check_method(method)
-    with torch.inference_mode(False), _evaluating(task):
+    with torch.inference_mode(False), evaluating(task):
         batch = batch.to(task.device)
         with torch.no_grad():
             activations = task.trunk(batch).detach()  # (b, k, h, w)
@@ -72,7 +71,7 @@ def explain_activations(
         raise UserError(f"expected targets for {len(batch)} samples, got them for {len(targets)}")
     if any(parameter.is_inference() for parameter in task.parameters()):
         raise UserError("expected a model that allows gradients, got one made under inference_mode; make it outside")
-    with torch.inference_mode(False), _evaluating(task):
+    with torch.inference_mode(False), evaluating(task):
         activations, device = activations.detach(), activations.device
         scores, signed, weights = _maps(task, activations, batch.to(device), targets.to(device), method)
         explanations = _explanations(task, batch, targets, method, scores, signed)
@@ -84,7 +83,7 @@ def explain_activations(
 
 def _maps(
     task: Task, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets, method: str
-) -> tuple[Float[Tensor, "b r"], Float[Tensor, "b r h w"], Float[Tensor, "b r k"] | None]:
+) -> tuple[Float[Tensor, "b r"], Float[Tensor, "b r H W"], Float[Tensor, "b r k"] | None]:
     """The score of every row, its map before ReLU, and α if the map is made of it."""
     subject, weights = Subject(task, activations, batch, targets), None
     if method in FROM_WEIGHTS:
@@ -126,7 +125,7 @@ def _explanations(
     targets: Targets,
     method: str,
     scores: Float[Tensor, "b r"],
-    signed: Float[Tensor, "b r h w"],
+    signed: Float[Tensor, "b r H W"],
 ) -> list[Explanation]:
     """Cut the padding off and bring everything to the CPU in one transfer."""
     shape = signed.shape[1:]
@@ -148,16 +147,3 @@ def _explanations(
             )
         )
     return explanations
-
-
-@contextmanager
-def _evaluating(task: nn.Module) -> Iterator[None]:
-    """Eval mode for the length of a call; afterwards every module is in the mode it was in."""
-    training = [module for module in task.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

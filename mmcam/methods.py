@@ -18,6 +18,7 @@ from mmcam.eigen import eigen_cam
 from mmcam.errors import unknown
 from mmcam.full_grad import full_grad
 from mmcam.masking import score_cam
+from mmcam.pixel_maps import FROM_PIXELS
 from mmcam.smoothing import smooth_grad_cam_plus_plus
 from mmcam.subject import Subject
 
@@ -35,6 +36,7 @@ FROM_MODEL: Mapping[str, Callable[[Subject], Tensor]] = {
     "score_cam": score_cam,
     "smooth_grad_cam_plus_plus": smooth_grad_cam_plus_plus,
     "full_grad": full_grad,
+    **FROM_PIXELS,
 }
 
 

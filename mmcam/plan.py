@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from mmcam.cam import FROM_GRADIENTS, FROM_WEIGHTS
 from mmcam.errors import UserError, unknown
 from mmcam.folder import Folder
 from mmcam.load import weights_sha256
+from mmcam.methods import check_method
 from mmcam.reader import MapReader
 from mmcam.sources import Source
 from mmcam.store import SCHEMA_VERSION
@@ -49,8 +49,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for method in self.methods:
-            if method not in FROM_WEIGHTS and method not in FROM_GRADIENTS:
-                raise unknown("method", method, [*FROM_WEIGHTS, *FROM_GRADIENTS])
+            check_method(method)
         if not self.methods or len(set(self.methods)) < len(self.methods):
             raise UserError(f"expected methods, each once; got {', '.join(self.methods) or 'none'}")
         if self.targets not in ("predicted", "given", "both"):

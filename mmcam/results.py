@@ -130,7 +130,7 @@ def results(run: Run, judging: Judging, metrics: MetricSet) -> tuple[list[Table]
         metrics: By what; the names are the tables' columns.
 
     Returns:
-        The tables, that of the maps first; and the mean of each metric in each picture, for comparing two runs.
+        The tables, that of the maps first, unless no word names a thing; and the mean of each metric in each picture, for comparing two runs.
 
     Raises:
         UserError: Model, data and run do not belong together, or there is nothing to judge.
@@ -157,7 +157,8 @@ def results(run: Run, judging: Judging, metrics: MetricSet) -> tuple[list[Table]
             asking.add(task, some.first(left), kept[:left])
         if left := max(judging.sanity - destroying.pictures, 0):
             destroying.add(task, some.first(left))
-    if not evaluation.judged:
+    said = evaluation.said()
+    if not evaluation.judged and not said:
         raise UserError("expected words that name things of their pictures, found none: nothing to judge")
     conditions = {
         "task": resolve(run.config, "task", Task, judging.overrides),
@@ -171,8 +172,10 @@ def results(run: Run, judging: Judging, metrics: MetricSet) -> tuple[list[Table]
         **versions("cpu" if task is None else task.device),
     }
     left_out = f"{evaluation.skipped} samples without a word that names a thing are left out."
-    tables = [Table(TITLES[0], evaluation.figures(), conditions, (left_out,), higher(metrics.maps))]
-    if said := evaluation.said():
+    tables = []
+    if evaluation.judged:
+        tables.append(Table(TITLES[0], evaluation.figures(), conditions, (left_out,), higher(metrics.maps)))
+    if said:
         tables.append(Table(TITLES[1], {"model": said}, conditions))
     if asking.rows:
         about = f"The first {asking.pictures} samples; the words that name things."

@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from mmcam.errors import UserError
 from mmcam.gradients import MEMORY, _no_slow_vmap, full_gradients
 from mmcam.guided import Rectifiers, Rule, submodules
-from mmcam.task import Batch, Targets, Task, vjp_of
+from mmcam.task import Batch, Targets, Task, evaluating, vjp_of
 
 __all__ = ["GRAPH", "PASSING", "budget", "everyone", "pixel_gradients", "room", "settled", "taken"]
 
@@ -74,22 +74,15 @@ def pixel_gradients(
 @contextmanager
 def settled(task: Task, batch: Batch, targets: Targets | None) -> Iterator[tuple[Batch, Targets]]:
     """Eval mode, and batch and targets on the task's device; the caller's batch keeps its own memo."""
-    training = [module for module in task.modules() if module.training]
-    with torch.inference_mode(False):
-        for module in training:
-            module.training = False
-        try:
-            batch = replace(batch.to(task.device), memo={})
-            if targets is None:
-                seen = replace(batch, memo={})
-                with torch.no_grad():
-                    targets = task.predict(task.trunk(seen), seen)
-            if len(targets) != len(batch):
-                raise UserError(f"expected targets for {len(batch)} samples, got them for {len(targets)}")
-            yield batch, targets.to(task.device)
-        finally:
-            for module in training:
-                module.training = True
+    with torch.inference_mode(False), evaluating(task):
+        batch = replace(batch.to(task.device), memo={})
+        if targets is None:
+            seen = replace(batch, memo={})
+            with torch.no_grad():
+                targets = task.predict(task.trunk(seen), seen)
+        if len(targets) != len(batch):
+            raise UserError(f"expected targets for {len(batch)} samples, got them for {len(targets)}")
+        yield batch, targets.to(task.device)
 
 
 def taken(batch: Batch, targets: Targets, index: Int[Tensor, " n"]) -> tuple[Batch, Targets]:

@@ -51,6 +51,11 @@ class Subject:
         self._y: Tensor | None = None
         self._gradients: Tensor | None = None
 
+    @property
+    def asked(self) -> tuple[Task, Batch, Targets]:
+        """Task, samples and targets, for methods that begin at the pixels."""
+        return self._task, self._batch, self._targets
+
     def head(self, x: Float[Tensor, "n k h w"], index: Int[Tensor, " n"]) -> Float[Tensor, "n t"]:
         """The scores of all ids; an index as long as the batch is all of it, in order."""
         if len(index) == len(self._batch):

@@ -8,11 +8,13 @@ A task says *what is differentiated*; it knows nothing of CAM:
     predict   activations → Targets, what the model itself says
     scores    activations, targets → y (b, t), one number per word, answer or class; called with a graph
 
-Metrics that change the picture and ask the model again want one more, `probabilities`.
+Metrics that change the picture and ask the model again want one more, `probabilities`; `mmcam.heard`, which asks for
+words as well as pixels, wants `heard` and `scores_heard`; and `mmcam.analysis` wants `runners_up`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
@@ -262,6 +264,38 @@ class Targets:
         y = read(self.ids.long())
         return y if self.foils is None else y - read(self.foils.long())
 
+    def second(self, scores: Float[Tensor, "b *t v"]) -> Int[Tensor, "b t"]:
+        """Read out of the scores of all v words, answers or classes which is the best besides each id itself.
+
+        Args:
+            scores: As for `pick`; minus infinity for what must not be chosen.
+
+        Returns:
+            The runner-up where the id is the best of all, else the best.
+
+        Raises:
+            UserError: There is nothing else.
+        """
+        if scores.shape[-1] < 2:
+            raise UserError(f"expected at least 2 answers or classes, to have a runner-up; got {scores.shape[-1]}")
+        first, second = scores.topk(2).indices.unbind(-1)  # (b, *t)
+        if scores.ndim == 2:
+            first, second = first[:, None], second[:, None]
+        return torch.where(first == self.ids, second, first)
+
+
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """Words that scores hear besides the picture, as vectors: a question, or the words before each word of a caption.
+
+    Attributes:
+        words: Of each sample; ragged.
+        vectors: Their embeddings, padded.
+    """
+
+    words: tuple[tuple[str, ...], ...]
+    vectors: Float[Tensor, "b l d"]
+
 
 class Task(nn.Module, ABC):
     """The adapter between a model and the engine; four methods make one.
@@ -332,6 +366,58 @@ class Task(nn.Module, ABC):
             "targets) -> (b, t), such as the exponential of log-probabilities or a softmax over all classes"
         )
 
+    def heard(self, batch: Batch, targets: Targets) -> Heard:
+        """Say which words the scores hear, and embed them; called without a graph.
+
+        Args:
+            batch: The samples.
+            targets: What is explained: a word of a caption hears those before it.
+
+        Returns:
+            The words, with one vector each.
+
+        Raises:
+            UserError: The task hears no words, or does not say which.
+        """
+        raise UserError(
+            f"{type(self).__name__} hears no words: expected a task for questions or captions; one of your own says "
+            "what it hears by heard(batch, targets) and scores_heard(activations, batch, targets, vectors)"
+        )
+
+    def scores_heard(
+        self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets, vectors: Float[Tensor, "bm l d"]
+    ) -> Float[Tensor, "bm t"]:
+        """Compute `scores` from the vectors that `heard` gave, or others in their place; differentiably in them.
+
+        Args:
+            activations: What `trunk` gave.
+            batch: The samples.
+            targets: What is explained.
+            vectors: m a sample, one sample's after the other's.
+
+        Returns:
+            The scores of the samples' targets for each of them.
+        """
+        raise UserError(f"{type(self).__name__} does not score words by their vectors; write scores_heard")
+
+    def runners_up(self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets) -> Targets:
+        """Find what the model would have said in each id's place, were it not the id; called without a graph.
+
+        Args:
+            activations: What `trunk` gave.
+            batch: The samples.
+            targets: Whose ids are meant; their foils are not looked at.
+
+        Returns:
+            Ids like those of the targets, by `Targets.second`, with one row and the name of each.
+
+        Raises:
+            UserError: The task does not say.
+        """
+        raise UserError(
+            f"{type(self).__name__} does not say what comes second; write runners_up(activations, batch, targets)"
+        )
+
     @property
     def device(self) -> torch.device:
         """Where the parameters and buffers lie; the CPU if there are none."""
@@ -341,3 +427,16 @@ class Task(nn.Module, ABC):
 def vjp_of(task: Task) -> Vjp:
     """How a task differentiates: its own way, else its class's, where `vjp = looped` must not become a method."""
     return vars(task).get("vjp", type(task).vjp)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode for the length of a call; afterwards every module is in the mode it was in."""
+    training = [part for part in module.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True

@@ -114,7 +114,6 @@ def test_other_metrics_by_a_key(here):
         (("--config", "run.yaml", "--limit", "0"), "--limit"),
         (("--config", "run.yaml", "--methods", "grad_cm"), "grad_cam"),
         (("--config", "run.yaml", "--data", "photos"), "photos"),
-        (("--config", "run.yaml", "--data.init_args.caption", "a pizza", "--targets", "given"), "nothing to judge"),
         (("--config", "run.yaml", "--data.init_args.caption", "", "--targets", "given"), "texts given"),
         (("--compare", "run.yaml", "run.yaml"), "--json"),
     ],
@@ -135,6 +134,14 @@ def test_data_that_say_nothing_of_things_are_refused(here, capsys):
     Image.new("RGB", (40, 30)).save(here / "photos" / "a.png")
     assert evaluate("--config", "run.yaml", "--data", "photos") == 2
     assert "annotated data" in capsys.readouterr().err
+
+
+def test_words_that_name_nothing_there_are_told_but_not_judged(here, capsys):
+    assert evaluate("--config", "run.yaml", "--targets", "given", "--data.init_args.caption", "a pizza") == 0
+    out = capsys.readouterr().out
+    assert "What was said" in out
+    assert "absent_things" in out
+    assert "Maps against the truth" not in out
 
 
 def test_an_unfinished_dump_is_refused(tmp_path):

@@ -17,13 +17,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from mmcam.engine import _evaluating
 from mmcam.errors import UserError
 from mmcam.metrics.base import Columns
-from mmcam.task import Batch, Targets, Task
+from mmcam.task import Batch, Targets, Task, evaluating
 
 __all__ = [
-    "CHUNK",
     "Faithfulness",
     "is_constant",
     "on_input",
@@ -34,8 +32,8 @@ __all__ = [
     "scores",
 ]
 
-CHUNK = 16
-"""Pictures that pass through the network at once."""
+ON_CPU, ELSEWHERE = 8, 64
+"""Pictures that pass through the network at once; on a CPU more of them do not fit into its cache."""
 
 Question = Callable[[Task, Tensor, Batch, Targets], Tensor]
 """What is asked of task, activations, batch and targets: one answer a row, (b, r)."""
@@ -71,7 +69,7 @@ def respond(
     samples: Int[Tensor, " n"],
     images: Callable[[Int[Tensor, " m"]], Float[Tensor, "m c x y"]],
     questions: Sequence[Question],
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> list[Float[Tensor, "n r"]]:
     """Run trunk and head over changed pictures, without a graph; the task is left as found.
 
@@ -82,17 +80,18 @@ def respond(
         samples: Which sample each picture is a changed one of; on the CPU.
         images: Makes some of the pictures, by their numbers (on the CPU).
         questions: `scores`, `probabilities` or both.
-        chunk: Pictures that pass through the network at once.
+        chunk: Pictures that pass through the network at once; what suits the device if not given.
 
     Returns:
         For each question the answers of every row of the sample that each picture belongs to; on the task's device.
     """
     if len(targets) != len(batch):
         raise UserError(f"expected targets for {len(batch)} samples, got them for {len(targets)}")
+    chunk = chunk or (ON_CPU if task.device.type == "cpu" else ELSEWHERE)
     targets = targets.to(task.device)
     unseen = replace(batch, images=batch.images[:, :, :0, :0], memo={})  # the unchanged pictures need not be copied
     answers = [[targets.rows.new_zeros(0, targets.rows.shape[1])] for _ in questions]
-    with torch.inference_mode(False), torch.no_grad(), _evaluating(task):
+    with torch.inference_mode(False), torch.no_grad(), evaluating(task):
         for numbers in torch.arange(len(samples)).split(chunk) if len(samples) else ():
             index = samples[numbers]
             some, asked = replace(unseen.take(index), images=images(numbers)), targets.take(index)
