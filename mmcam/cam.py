@@ -27,6 +27,7 @@ __all__ = [
     "hires_cam",
     "max_pooled_grad_cam",
     "plus_plus_weights",
+    "unrectified_grad_cam",
     "xgrad_cam",
 ]
 
@@ -45,6 +46,25 @@ def grad_cam(weights: Float[Tensor, "b r k"], activations: Float[Tensor, "b k h 
     a = widened(activations).flatten(2)
     maps = torch.bmm(weights.to(a.dtype), a)  # (b, r, k) @ (b, k, h·w)
     return maps.unflatten(2, activations.shape[2:])
+
+
+def unrectified_grad_cam(
+    weights: Float[Tensor, "b r k"], activations: Float[Tensor, "b k h w"]
+) -> Float[Tensor, "b r h w"]:
+    """Grad-CAM without the ReLU of Eq. 2: the paper's ablation (arXiv 1610.02391, section 3.2 and appendix).
+
+    The map is shifted so that its least place is 0, as the authors' code does before it shows one; so what speaks
+    against the word is weak and what has nothing to do with it is not.
+
+    Args:
+        weights: α.
+        activations: A.
+
+    Returns:
+        One map a row, nowhere negative.
+    """
+    maps = grad_cam(weights, activations)
+    return maps - maps.amin((2, 3), keepdim=True)
 
 
 def max_pooled_grad_cam(
@@ -165,6 +185,7 @@ def activation_norm(weights: Float[Tensor, "b r k"], activations: Float[Tensor, 
 FROM_WEIGHTS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "grad_cam": grad_cam,
     "activation_norm": activation_norm,
+    "unrectified_grad_cam": unrectified_grad_cam,
 }
 """(α, A) → maps: nothing of the size of the gradients is kept."""
 

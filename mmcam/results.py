@@ -2,24 +2,23 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mmcam.asking import Asking, Destroying
 from mmcam.compare import means_by_unit
 from mmcam.config import SECTIONS, resolve
 from mmcam.errors import UserError
 from mmcam.evaluate import Evaluation
-from mmcam.explanation import Explanation
 from mmcam.folder import Folder
+from mmcam.judge import Amounts, Some, judge
 from mmcam.load import load_task, weights_sha256
 from mmcam.methods import check_method
-from mmcam.metrics.chosen import MetricSet, higher
+from mmcam.metrics.chosen import MetricSet
 from mmcam.plan import MAPS
 from mmcam.reader import MapReader
-from mmcam.runs import Explained, dumped, explained, said_again
+from mmcam.runs import dumped, explained, said_again
 from mmcam.sources import choose_source
 from mmcam.tables import Table, versions
 from mmcam.task import Task
@@ -28,13 +27,6 @@ from mmcam.truth import Truth
 __all__ = ["Judging", "Run", "open_run", "results"]
 
 METHODS = ("grad_cam", "activation_norm")
-TITLES = (
-    "Maps against the truth",
-    "What was said",
-    "Maps against the model's own scores",
-    "Maps when parts are destroyed",
-)
-Some = tuple[tuple[int, ...], tuple[dict[str, Explanation], ...], Explained | None]
 
 
 @dataclass(frozen=True)
@@ -100,24 +92,18 @@ class Judging:
         data: See `mmcam.sources`; the run's own if it is "".
         overrides: Of YAML keys.
         given: Explain what people said; a dump has its own words.
-        right_only: Only right answers.
         limit: Only the first samples.
         batch_size: Samples at a time.
-        faithful: Ask the model about so many of the first samples.
-        sanity: Destroy parts of it for so many of the first samples.
-        seed: Of everything random.
+        amounts: How much is judged.
         device: Where the model runs.
     """
 
     data: str = ""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     given: bool = False
-    right_only: bool = False
     limit: int | None = None
     batch_size: int = 16
-    faithful: int = 0
-    sanity: int = 0
-    seed: int = 0
+    amounts: Amounts = field(default_factory=Amounts)
     device: str = "auto"
 
 
@@ -130,7 +116,7 @@ def results(run: Run, judging: Judging, metrics: MetricSet) -> tuple[list[Table]
         metrics: By what; the names are the tables' columns.
 
     Returns:
-        The tables, that of the maps first, unless no word names a thing; and the mean of each metric in each picture, for comparing two runs.
+        The tables, see `judge`; and the mean of each metric in each picture, for comparing two runs.
 
     Raises:
         UserError: Model, data and run do not belong together, or there is nothing to judge.
@@ -141,25 +127,13 @@ def results(run: Run, judging: Judging, metrics: MetricSet) -> tuple[list[Table]
             f"expected annotated data, got {type(truth).__name__}, which does not say where things are; "
             "name some with --data, such as scenes:test (docs/data.md lists them)"
         )
-    asks = bool(judging.faithful or judging.sanity)
+    asks = bool(judging.amounts.faithful or judging.amounts.sanity)
     task = load_task(run.config, device=judging.device, **judging.overrides) if run.path is None or asks else None
     if task is not None and run.weights_sha256 not in ("", weights_sha256(task)):
         raise UserError("expected the model that made the dump, got other weights; dump again, or leave the model out")
-    options = {"seed": judging.seed, "signed": run.signed}
-    evaluation = Evaluation(metrics.maps, truth, right_only=judging.right_only, **options)
-    asking = Asking(metrics.scores, **options)
-    destroying = Destroying(run.methods if judging.sanity else (), judging.seed)
-    for numbers, found, some in _samples(run, judging, truth, task):
-        kept = [evaluation.add(*pair) for pair in zip(numbers, found, strict=True)]
-        if task is None or some is None:
-            continue
-        if left := max(judging.faithful - asking.pictures, 0):
-            asking.add(task, some.first(left), kept[:left])
-        if left := max(judging.sanity - destroying.pictures, 0):
-            destroying.add(task, some.first(left))
-    said = evaluation.said()
-    if not evaluation.judged and not said:
-        raise UserError("expected words that name things of their pictures, found none: nothing to judge")
+    samples = _samples(run, judging, truth, task)
+    options = {"task": task, "methods": run.methods, "signed": run.signed}
+    tables, evaluation = judge(samples, truth, metrics, judging.amounts, **options)
     conditions = {
         "task": resolve(run.config, "task", Task, judging.overrides),
         "weights_sha256": run.weights_sha256 if task is None else weights_sha256(task),
@@ -167,27 +141,15 @@ def results(run: Run, judging: Judging, metrics: MetricSet) -> tuple[list[Table]
         "data": section,
         "limit": judging.limit,
         "explained": "as dumped" if run.path else "given" if judging.given else "predicted",
-        "right_only": judging.right_only,
-        "seed": judging.seed,
+        "right_only": judging.amounts.right_only,
+        "seed": judging.amounts.seed,
         **versions("cpu" if task is None else task.device),
     }
-    left_out = f"{evaluation.skipped} samples without a word that names a thing are left out."
-    tables = []
-    if evaluation.judged:
-        tables.append(Table(TITLES[0], evaluation.figures(), conditions, (left_out,), higher(metrics.maps)))
-    if said:
-        tables.append(Table(TITLES[1], {"model": said}, conditions))
-    if asking.rows:
-        about = f"The first {asking.pictures} samples; the words that name things."
-        tables.append(Table(TITLES[2], asking.figures(), conditions, (about,)))
-    if destroying.rows:
-        about = f"The first {destroying.pictures} samples, all words. At 1 a map does not depend on what is destroyed."
-        tables.append(Table(TITLES[3], destroying.figures(), conditions, (about,)))
-    return tables, _pictures(evaluation, truth)
+    return [replace(table, conditions=conditions) for table in tables], _pictures(evaluation, truth)
 
 
 def _samples(run: Run, judging: Judging, truth: Truth, task: Task | None) -> Iterator[Some]:
-    """A run's samples, some at a time: their numbers, their explanations, and what the model made of them.
+    """A run's samples, some at a time.
 
     A dump's samples go through the model again as long as it is to be asked.
     """
@@ -197,7 +159,7 @@ def _samples(run: Run, judging: Judging, truth: Truth, task: Task | None) -> Ite
             yield some.numbers, some.explanations, some
     elif run.path is not None:
         pairs = dumped(run.path, truth, run.methods, limit)
-        left = max(judging.faithful, judging.sanity)
+        left = max(judging.amounts.faithful, judging.amounts.sanity)
         while group := list(islice(pairs, size)):
             numbers, found = zip(*group, strict=True)
             yield numbers, found, said_again(task, truth, group) if task is not None and left > 0 else None

@@ -246,3 +246,10 @@ def test_eigen_grad_cam_lies_on_the_side_of_hires_cam():
     assert close(there, -back)
     centred = hires_cam(gradients, a) - hires_cam(gradients, a).mean((2, 3), keepdim=True)
     assert ((there * centred).sum((2, 3)) > 0).all()
+
+
+def test_without_relu_the_least_place_is_zero():
+    activations = torch.tensor([[[[1.0, 2], [0, 4]]]])
+    weights = torch.tensor([[[-1.0], [2.0]]])
+    maps = FROM_WEIGHTS["unrectified_grad_cam"](weights, activations)
+    assert maps.tolist() == [[[[3, 2], [4, 0]], [[2, 4], [0, 8]]]]

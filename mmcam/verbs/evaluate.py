@@ -73,6 +73,7 @@ def run(arguments: Namespace) -> int:
         return 0
 
     from mmcam.config import instantiate
+    from mmcam.judge import Amounts
     from mmcam.metrics.chosen import MetricSet
     from mmcam.results import Judging, open_run, results
 
@@ -83,12 +84,9 @@ def run(arguments: Namespace) -> int:
         data=arguments.data,
         overrides=overrides,
         given=arguments.targets == "given",
-        right_only=arguments.right_only,
         limit=arguments.limit,
         batch_size=arguments.batch_size,
-        faithful=arguments.faithful,
-        sanity=arguments.sanity,
-        seed=arguments.seed,
+        amounts=Amounts(arguments.right_only, arguments.faithful, arguments.sanity, arguments.seed),
         device=arguments.device,
     )
     metrics = instantiate(arguments.metrics, "metrics", MetricSet, overrides)
