@@ -58,13 +58,13 @@ class Table:
         body = [[name, *(self._text(row.get(column)) for column in columns)] for name, row in self.rows.items()]
         return [["", *marks], *body]
 
-    def markdown(self) -> str:
-        """The table, its notes and its conditions as Markdown."""
+    def markdown(self, *, conditions: bool = True) -> str:
+        """The table, its notes and, if wanted, its conditions as Markdown."""
         header, *body = [[cell.replace("|", "\\|") for cell in row] for row in self.cells()]
         lines = [f"### {self.title}", "", _line(header), _line(["---", *["---:"] * (len(header) - 1)])]
         lines += [_line(row) for row in body]
         lines += ["", *(f"{note}  " for note in self.remarks())]
-        if self.conditions:
+        if self.conditions and conditions:
             said = "; ".join(f"{name} {_short(value)}" for name, value in self.conditions.items())
             lines += ["", f"<sub>{said}</sub>"]
         return "\n".join(lines) + "\n"
@@ -105,11 +105,12 @@ class Table:
         figures = {name: cell for name, cell in first.items() if isinstance(cell, Figure)}
         if not figures:
             return []
-        each = ", ".join(
-            f"{name} {cell.n}" + (f" ({cell.excluded} undefined)" if cell.excluded else "")
-            for name, cell in figures.items()
-        )
-        return [f"n: {each}. ± is half the 95 % bootstrap interval over pictures."]
+        counts = {name: _count(cell) for name, cell in figures.items()}
+        usual = max(counts.values(), key=list(counts.values()).count)
+        others = ", ".join(f"{name} {count}" for name, count in counts.items() if count != usual)
+        return [
+            f"n = {usual}{f', but {others}' if others else ''}. ± is half the 95 % bootstrap interval over pictures."
+        ]
 
 
 def versions(device: torch.device | str) -> dict[str, str]:
@@ -120,6 +121,10 @@ def versions(device: torch.device | str) -> dict[str, str]:
         "torch": str(torch.__version__),
         "python": platform.python_version(),
     }
+
+
+def _count(figure: Figure) -> str:
+    return f"{figure.n}" + (f" ({figure.excluded} undefined)" if figure.excluded else "")
 
 
 def _plain(cell: Cell) -> object:

@@ -25,7 +25,7 @@ def test_markdown():
     assert lines[2] == "|  | pointing ↑ | n | share_% |"
     assert lines[4] == "| grad_cam | 0.900 ± 0.050 | 5 | 0.250 |"
     assert lines[5] == "| a\\|b | – |  |  |"
-    assert "pointing 100 (3 undefined)" in lines[7]
+    assert lines[7].startswith("n = 100 (3 undefined). ±")
     assert lines[8].strip() == "A note."
     assert lines[-1] == "<sub>weights abababababab; seed 7</sub>"
 

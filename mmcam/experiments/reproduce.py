@@ -94,5 +94,9 @@ def page(results: Sequence[Done], command: str) -> str:
             lines += [f"*The paper:* {done.paper.strip()}", ""]
         if done.reason:
             lines += [f"Not run here: {done.reason}", ""]
-        lines += [table.markdown() for table in done.tables]
+        told = [table.conditions for table in done.tables[1:]] + [None]
+        lines += [
+            table.markdown(conditions=table.conditions != after)
+            for table, after in zip(done.tables, told, strict=False)
+        ]
     return "\n".join(lines)
