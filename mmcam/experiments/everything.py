@@ -14,6 +14,8 @@ from mmcam.truth import Truth
 
 __all__ = ["Everything"]
 
+DESTROYED = ("grad_cam", "activation_norm", "hires_cam", "layer_cam", "gradient", "guided_backprop", "guided_grad_cam")
+
 
 class Everything(Experiment):
     """All that `mmcam evaluate` can say of a model."""
@@ -23,10 +25,11 @@ class Everything(Experiment):
         metrics: str = "metrics/all",
         methods: Sequence[str] = (),
         without: Sequence[str] = (),
+        destroyed: Sequence[str] = DESTROYED,
         given: bool = False,
         share: float = 0.1,
         faithful: float = 0.02,
-        sanity: float = 0.02,
+        sanity: float = 0.03,
         paper: str = "",
     ) -> None:
         """Choose.
@@ -35,6 +38,7 @@ class Everything(Experiment):
             metrics: A configuration with a section `metrics:`.
             methods: All that there are if none is named.
             without: Methods that the model has no use for.
+            destroyed: Methods whose maps are compared when parts of the model are destroyed.
             given: Explain what people said of the pictures, not what the model says.
             share: Of the samples; slow methods ask the model hundreds of times a picture.
             faithful: Of the samples, for the metrics that ask the model.
@@ -43,6 +47,7 @@ class Everything(Experiment):
         """
         self.metrics, self.given, self.paper = metrics, given, paper
         self.methods = tuple(name for name in methods or names() if name not in without)
+        self.destroyed = tuple(destroyed)
         self.share, self.faithful, self.sanity = share, faithful, sanity
 
     def run(self, task: Task, truth: Truth, *, limit: int, seed: int) -> list[Table]:
@@ -52,4 +57,4 @@ class Everything(Experiment):
         every = explained(task, truth, self.methods, given=self.given, limit=counts[0], batch_size=4)
         samples = ((some.numbers, some.explanations, some) for some in every)
         amounts = Amounts(faithful=counts[1], sanity=counts[2], seed=seed)
-        return judge(samples, truth, metrics, amounts, task=task, methods=self.methods)[0]
+        return judge(samples, truth, metrics, amounts, task=task, methods=self.destroyed)[0]
