@@ -18,7 +18,7 @@ LOWEST := runs/lower-bounds
 INSTALL = -m pip install --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow ray gpu check format format-check lint types contracts quality bench wheel lower-bounds
+.PHONY: help demo test slow ray gpu check format format-check lint types contracts quality results bench wheel lower-bounds
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -64,6 +64,9 @@ quality: $(VENV)/.demo ## Measure the shipped models on LIMIT pictures of a fres
 	$(VENV)/bin/mmcam quality --config captioning/scenes --seed $(SEED) --limit $(LIMIT) --json runs/quality/captioning.json
 	$(VENV)/bin/mmcam quality --config vqa/scenes --seed $(SEED) --limit $(LIMIT) --json runs/quality/vqa.json
 	$(VENV)/bin/mmcam quality --config classification/scenes --seed $(SEED) --limit $(LIMIT) --json runs/quality/classification.json
+
+results: $(VENV)/.demo ## Run the papers' experiments on scenes; tables and plots go to runs/results
+	$(PY) scripts/reproduce.py --all --limit 200 --seed 7 $(ARGS)
 
 bench: $(VENV)/.dev ## Compare maps, time and memory with the peers'
 	$(PY) benchmarks/bench_engine.py $(ARGS)

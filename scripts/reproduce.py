@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 from mmcam.errors import UserError
-from mmcam.experiments.reproduce import Done, page, reproduce, shipped_experiments
+from mmcam.experiments.reproduce import Done, drawable, page, reproduce, shipped_experiments
+from mmcam.plots import plot
 
 
 def main() -> int:
@@ -45,6 +46,8 @@ def main() -> int:
         print(f"\n{name}: {done.reason or f'{done.seconds:.0f} s'}\n", flush=True)
         for table in done.tables:
             print(table.markdown(), flush=True)
+        if done.tables and drawable(done.tables[0]):
+            plot(done.tables[0], arguments.out / f"{done.name}.svg")
         (arguments.out / "results.md").write_text(page(results, command), encoding="utf-8")
         records = [
             {"name": one.name, "seconds": one.seconds, "reason": one.reason, "tables": [t.record() for t in one.tables]}

@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 from mmcam.config import Config, instantiate, resolve
 from mmcam.experiments import Experiment
 from mmcam.load import load_task, weights_sha256
+from mmcam.metrics.base import Figure
 from mmcam.resources import shipped_configs
 from mmcam.tables import Table, versions
 from mmcam.truth import Truth
 
-__all__ = ["Done", "page", "reproduce", "shipped_experiments"]
+__all__ = ["Done", "drawable", "page", "reproduce", "shipped_experiments"]
+
+MOST = 8  # columns of a table that is drawn
 
 ABOUT = """\
 Every table prints the rows that know nothing of the word beside the method: *centre*, *random* and *uniform* maps, the
@@ -79,6 +82,12 @@ def reproduce(name: str, *, limit: int, seed: int, device: str = "auto") -> Done
     return Done(name, experiment.paper, tuple(tables), time.perf_counter() - start)
 
 
+def drawable(table: Table) -> bool:
+    """Whether a table has so few figures that a picture of them says more than the table."""
+    columns = {name for row in table.rows.values() for name, cell in row.items() if isinstance(cell, Figure)}
+    return 1 <= len(columns) <= MOST
+
+
 def page(results: Sequence[Done], command: str) -> str:
     """Write results as one page of Markdown.
 
@@ -92,6 +101,8 @@ def page(results: Sequence[Done], command: str) -> str:
         lines += [f"## {done.name.replace('_', ' ')}", ""]
         if done.paper:
             lines += [f"*The paper:* {done.paper.strip()}", ""]
+        if done.tables and drawable(done.tables[0]):
+            lines += [f"![{done.tables[0].title}]({done.name}.svg)", ""]
         if done.reason:
             lines += [f"Not run here: {done.reason}", ""]
         told = [table.conditions for table in done.tables[1:]] + [None]
