@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from mmcam.errors import UserError
-from mmcam.experiments.reproduce import Done, drawable, page, reproduce, shipped_experiments
+from mmcam.experiments.reproduce import Done, called, drawable, page, reproduce, shipped_experiments
 from mmcam.plots import plot
 
 
@@ -41,7 +41,7 @@ def main() -> int:
         try:
             done = reproduce(name, limit=arguments.limit, seed=arguments.seed, device=arguments.device)
         except UserError as error:
-            done = Done(name, reason=str(error))
+            done = Done(called(name), reason=str(error))
         results.append(done)
         print(f"\n{name}: {done.reason or f'{done.seconds:.0f} s'}\n", flush=True)
         for table in done.tables:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from mmcam.asking import Asking
+from mmcam.errors import UserError
 from mmcam.experiments import Experiment
 from mmcam.metrics.perturb import Faithfulness
 from mmcam.runs import explained
@@ -39,12 +40,20 @@ class Asked(Experiment):
         self.given, self.share, self.paper = given, share, paper
 
     def run(self, task: Task, truth: Truth, *, limit: int, seed: int) -> list[Table]:
-        """Explain and ask."""
-        asking = Asking(self.metrics, seed=seed)
+        """Explain and ask.
+
+        Raises:
+            UserError: No word names a thing.
+        """
+        asking, asked = Asking(self.metrics, seed=seed), 0
         for some in explained(task, truth, self.methods, given=self.given, limit=max(1, round(limit * self.share))):
             words = [next(iter(found.values())).words for found in some.explanations]
             about = [truth.about(number, row) for number, row in zip(some.numbers, words, strict=True)]
-            asking.add(task, some, [[i for i, meant in enumerate(row) if meant is not None] for row in about])
+            kept = [[i for i, meant in enumerate(row) if meant is not None] for row in about]
+            asked += sum(map(len, kept))
+            asking.add(task, some, kept)
+        if not asked:
+            raise UserError(f"{self.title}: no word of {asking.pictures} samples names a thing")
         conditions = {
             "explained": "what people said" if self.given else "what the model says",
             "samples": asking.pictures,

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from mmcam.config import Config, instantiate, resolve
 from mmcam.experiments import Experiment
@@ -12,7 +13,7 @@ from mmcam.resources import shipped_configs
 from mmcam.tables import Table, versions
 from mmcam.truth import Truth
 
-__all__ = ["Done", "drawable", "page", "reproduce", "shipped_experiments"]
+__all__ = ["Done", "called", "drawable", "page", "reproduce", "shipped_experiments"]
 
 MOST = 8  # columns of a table that is drawn
 
@@ -44,6 +45,11 @@ class Done:
 def shipped_experiments() -> list[str]:
     """Names of the shipped experiments, without "experiments/"."""
     return [name.partition("/")[2] for name in shipped_configs() if name.startswith("experiments/")]
+
+
+def called(name: str) -> str:
+    """What an experiment is called on the page and in the names of files: that of its YAML file, without folder."""
+    return Path(name).stem
 
 
 def reproduce(name: str, *, limit: int, seed: int, device: str = "auto") -> Done:
@@ -78,8 +84,9 @@ def reproduce(name: str, *, limit: int, seed: int, device: str = "auto") -> Done
         "seed": seed,
         **versions(task.device),
     }
-    tables = [replace(table, conditions={**table.conditions, **conditions}) for table in tables]
-    return Done(name, experiment.paper, tuple(tables), time.perf_counter() - start)
+    # What an experiment says of its own tables stands first, and wins.
+    tables = [replace(table, conditions={**table.conditions, **conditions, **table.conditions}) for table in tables]
+    return Done(called(name), experiment.paper, tuple(tables), time.perf_counter() - start)
 
 
 def drawable(table: Table) -> bool:
