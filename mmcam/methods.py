@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmcam.ablation import ablation_cam, cam
+from mmcam.attention.methods import FROM_ATTENTION
 from mmcam.cam import FROM_GRADIENTS, FROM_WEIGHTS
 from mmcam.eigen import eigen_cam
 from mmcam.errors import unknown
@@ -22,7 +23,7 @@ from mmcam.pixel_maps import FROM_PIXELS
 from mmcam.smoothing import smooth_grad_cam_plus_plus
 from mmcam.subject import Subject
 
-__all__ = ["FROM_GRADIENTS", "FROM_MODEL", "FROM_WEIGHTS", "check_method", "names"]
+__all__ = ["FROM_ATTENTION", "FROM_GRADIENTS", "FROM_MODEL", "FROM_WEIGHTS", "check_method", "names"]
 
 
 def _eigen_cam(subject: Subject) -> Float[Tensor, "b r h w"]:
@@ -37,6 +38,7 @@ FROM_MODEL: Mapping[str, Callable[[Subject], Tensor]] = {
     "smooth_grad_cam_plus_plus": smooth_grad_cam_plus_plus,
     "full_grad": full_grad,
     **FROM_PIXELS,
+    **FROM_ATTENTION,
 }
 
 

@@ -5,7 +5,7 @@ import torch
 
 import mmcam
 from mmcam.errors import UserError
-from mmcam.methods import names
+from mmcam.methods import FROM_ATTENTION, names
 from mmcam.pixels import guided_grad_cam, pixel_gradients
 from mmcam.scenes.draw import draw
 from mmcam.scenes.write import scenes
@@ -37,6 +37,10 @@ def test_every_method_explains_every_task(tasks, config, method):
     batch, targets = asked(task, config)
     if method == "cam":  # its head would have to be one linear layer on means; ours take the soft maximum
         with pytest.raises(UserError, match="linear"):
+            mmcam.explain(task, batch, targets, method)
+        return
+    if method in FROM_ATTENTION:
+        with pytest.raises(UserError, match="expected a model with attention"):
             mmcam.explain(task, batch, targets, method)
         return
     explanations = mmcam.explain(task, batch, targets, method)
