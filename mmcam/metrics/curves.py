@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from mmcam.errors import UserError
-from mmcam.metrics.perturb import CHUNK, Faithfulness, on_input, order, probabilities, real_rows, respond, scores
+from mmcam.metrics.perturb import Faithfulness, on_input, order, probabilities, real_rows, respond, scores
 from mmcam.task import Batch, Targets, Task
 
 __all__ = ["Curve", "Deletion", "Insertion", "blur", "deletion", "insertion", "replacement"]
@@ -51,7 +51,7 @@ def deletion(
     maps: Float[Tensor, "b r h w"],
     steps: int = 28,
     fill: float = 0.0,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> Curve:
     """Take the most salient pixels away first.
 
@@ -62,7 +62,7 @@ def deletion(
         maps: One a row. A map that is constant is taken away in reading order.
         steps: Number of equal steps.
         fill: What stands in a pixel's place, in the network's normalised space: 0 is the mean colour.
-        chunk: Pictures that pass through the network at once.
+        chunk: Pictures that pass through the network at once; what suits the device if not given.
 
     Returns:
         The curve of each row, from the whole picture to nothing.
@@ -78,7 +78,7 @@ def insertion(
     maps: Float[Tensor, "b r h w"],
     steps: int = 28,
     start: Float[Tensor, "b c x y"] | None = None,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> Curve:
     """Show the most salient pixels first.
 
@@ -89,7 +89,7 @@ def insertion(
         maps: One a row. A map that is constant is shown in reading order.
         steps: Number of equal steps.
         start: The pictures to begin with, in the network's normalised space; the blurred ones if not given.
-        chunk: Pictures that pass through the network at once.
+        chunk: Pictures that pass through the network at once; what suits the device if not given.
 
     Returns:
         The curve of each row, from the start to the whole picture.
@@ -107,7 +107,7 @@ def replacement(
     before: Float[Tensor, "b c x y"],
     after: Float[Tensor, "b c x y"],
     steps: int,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> Curve:
     """Change pictures into others, the most salient pixels first; what both ends say is asked once for all rows.
 

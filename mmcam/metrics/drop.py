@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmcam.errors import UserError
-from mmcam.metrics.perturb import CHUNK, Faithfulness, on_input, order, probabilities, real_rows, respond
+from mmcam.metrics.perturb import Faithfulness, on_input, order, probabilities, real_rows, respond
 from mmcam.task import Batch, Targets, Task
 
 __all__ = ["Drop", "average_drop", "gain", "increase", "scaled", "seen_through", "top"]
@@ -38,7 +38,7 @@ def seen_through(
     targets: Targets,
     masks: Float[Tensor, "b r x y"],
     fill: float = 0.0,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> tuple[Float[Tensor, "b r"], Float[Tensor, "b r"]]:
     """Probabilities of each row: on the whole picture, and on the picture seen through the row's mask.
 
@@ -48,7 +48,7 @@ def seen_through(
         targets: The words, answers or classes.
         masks: 1 shows a pixel of the network's input, 0 replaces it.
         fill: What stands in a hidden pixel's place, in the network's normalised space.
-        chunk: Pictures that pass through the network at once.
+        chunk: Pictures that pass through the network at once; what suits the device if not given.
 
     Returns:
         p and o; NaN for padding.

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mmcam.errors import UserError
 from mmcam.metrics.agreement import pearson
-from mmcam.metrics.perturb import CHUNK, Faithfulness, is_constant, on_input, real_rows, respond, scores
+from mmcam.metrics.perturb import Faithfulness, is_constant, on_input, real_rows, respond, scores
 from mmcam.task import Batch, Targets, Task
 
 __all__ = ["Fidelity", "infidelity", "mu_fidelity", "subset_effects"]
@@ -33,7 +33,7 @@ def subset_effects(
     share: float = 0.2,
     fill: float = 0.0,
     seed: int = 0,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> tuple[Float[Tensor, "b r n"], Float[Tensor, "b r n"]]:
     """Hide random subsets of a grid's cells.
 
@@ -47,7 +47,7 @@ def subset_effects(
         share: Of the cells, in each subset.
         fill: What stands in hidden cells, in the network's normalised space.
         seed: Of the subsets.
-        chunk: Pictures that pass through the network at once.
+        chunk: Pictures that pass through the network at once; what suits the device if not given.
 
     Returns:
         The map's sum over each subset and how much the score falls without it; NaN for padding.

@@ -11,14 +11,14 @@ from torch.nn.functional import avg_pool2d
 
 from mmcam.errors import UserError
 from mmcam.metrics.agreement import spearman
-from mmcam.metrics.perturb import CHUNK, Faithfulness, is_constant, on_input, real_rows, respond, scores
+from mmcam.metrics.perturb import Faithfulness, is_constant, on_input, real_rows, respond, scores
 from mmcam.task import Batch, Targets, Task
 
 __all__ = ["OcclusionCorrelation", "at_patches", "occlusion_correlation", "occlusion_maps"]
 
 
 def occlusion_maps(
-    task: Task, batch: Batch, targets: Targets, patch: int, stride: int, fill: float = 0.0, chunk: int = CHUNK
+    task: Task, batch: Batch, targets: Targets, patch: int, stride: int, fill: float = 0.0, chunk: int | None = None
 ) -> Float[Tensor, "b r u v"]:
     """How much each row's score falls when a patch is hidden; each hidden patch is asked about once for all rows.
 
@@ -29,7 +29,7 @@ def occlusion_maps(
         patch: Side of the patch, in pixels of the network's input.
         stride: From one patch to the next, both ways; all lie inside the picture.
         fill: What stands in the patch, in the network's normalised space.
-        chunk: Pictures that pass through the network at once.
+        chunk: Pictures that pass through the network at once; what suits the device if not given.
 
     Returns:
         y of the picture less y with the patch hidden; NaN for padding.
@@ -106,6 +106,7 @@ class OcclusionCorrelation(Faithfulness):
         self, task: Task, batch: Batch, targets: Targets, maps: Float[Tensor, "b r h w"]
     ) -> Float[Tensor, "b r 1"]:
         """Of each map."""
+        batch = batch.to(task.device)
         patch = self.patch or max(1, round(min(batch.images.shape[2:]) / 5))
         stride = self.stride or max(1, patch // 2)
         occluded = occlusion_maps(task, batch, targets, patch, stride, self.fill)

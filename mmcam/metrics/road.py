@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mmcam.errors import UserError
 from mmcam.metrics.curves import Curve
-from mmcam.metrics.perturb import CHUNK, Faithfulness, on_input, order, probabilities, real_rows, respond, scores
+from mmcam.metrics.perturb import Faithfulness, on_input, order, probabilities, real_rows, respond, scores
 from mmcam.task import Batch, Targets, Task
 
 __all__ = ["SHARES", "Road", "impute", "road"]
@@ -38,7 +38,7 @@ def road(
     shares: Sequence[float] = SHARES,
     noise: float = 0.01,
     seed: int = 0,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> tuple[Curve, Curve]:
     """Take away the most relevant pixels, and the least relevant ones.
 
@@ -50,7 +50,7 @@ def road(
         shares: Of the pixels.
         noise: Standard deviation of what is added to filled pixels, in the network's normalised space.
         seed: Of the noise.
-        chunk: Pictures that pass through the network at once.
+        chunk: Pictures that pass through the network at once; what suits the device if not given.
 
     Returns:
         The curves over the shares: most relevant first, and least relevant first.
