@@ -19,6 +19,7 @@ from captioning.readout import EvidenceReadout
 from captioning.unrolled import unroll
 from mmcam.backbones import PLACES, SPARSE, WAVES, backbone, gist, place_code
 from mmcam.checkpoint import load_model
+from mmcam.errors import UserError
 from mmcam.looking import lay_out, soft_maximum, whole
 from mmcam.text import Vocabulary
 
@@ -49,8 +50,11 @@ class Captioner(nn.Module, ABC):
     Attributes:
         backbone: The CNN, see `mmcam.backbones`.
         vocabulary: The words.
+        hear: From words' numbers to vectors.
         readout: From a state to logits over the vocabulary.
     """
+
+    hear: nn.Embedding
 
     def __init__(self, backbone_name: str, vocabulary: list[str]) -> None:
         super().__init__()
@@ -66,6 +70,12 @@ class Captioner(nn.Module, ABC):
     def step(self, state: State, word: Int[Tensor, " b"]) -> tuple[State, Float[Tensor, "b d"]]:
         """Hear a word (at first the start mark) and make the state from which the next one is read."""
 
+    def take_in(self, state: State, vector: Float[Tensor, "b e"]) -> tuple[State, Float[Tensor, "b d"]]:
+        """The same step for a word's vector; differentiable in it, which `Task.scores_heard` asks for."""
+        raise UserError(
+            f"{type(self).__name__} does not say how it hears vectors of words; write take_in(state, vector)"
+        )
+
     def states(
         self, activations: Float[Tensor, "b k h w"], memo: dict[str, Any], words: Int[Tensor, "bm t"]
     ) -> Float[Tensor, "bm t d"]:
@@ -77,6 +87,17 @@ class Captioner(nn.Module, ABC):
         states = []
         for t in range(words.shape[1]):
             state, out = self.step(state, words[:, t])
+            states.append(out)
+        return torch.stack(states, dim=1)
+
+    def states_of(
+        self, activations: Float[Tensor, "b k h w"], memo: dict[str, Any], vectors: Float[Tensor, "bm t e"]
+    ) -> Float[Tensor, "bm t d"]:
+        """The same states, from the words' vectors and differentiable in them."""
+        state = self.spread(self.start(activations, memo), len(vectors) // max(1, len(activations)))
+        states = []
+        for vector in vectors.unbind(1):
+            state, out = self.take_in(state, vector)
             states.append(out)
         return torch.stack(states, dim=1)
 
@@ -134,7 +155,11 @@ class ShowAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", license
 
     def step(self, state: State, word: Int[Tensor, " b"]) -> tuple[State, Float[Tensor, "b d"]]:
         """One step of the LSTM."""
-        state = self.lstm(self.hear(word).to(state[0].dtype), (state[0], state[1]))
+        return self.take_in(state, self.hear(word))
+
+    def take_in(self, state: State, vector: Float[Tensor, "b e"]) -> tuple[State, Float[Tensor, "b d"]]:
+        """One step of the LSTM."""
+        state = self.lstm(vector.to(state[0].dtype), (state[0], state[1]))
         return state, self.dropout(state[0])
 
     def explainable_states(
@@ -210,8 +235,12 @@ class AttendAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", licen
 
     def step(self, state: State, word: Int[Tensor, " b"]) -> tuple[State, Float[Tensor, "b d"]]:
         """Hear, look, and weigh what is there."""
+        return self.take_in(state, self.hear(word))
+
+    def take_in(self, state: State, vector: Float[Tensor, "b e"]) -> tuple[State, Float[Tensor, "b d"]]:
+        """Look, and weigh what is there, with the word's vector in the LSTM."""
         h, c, found, ground, *said = state
-        h, c = self.lstm(torch.cat([self.hear(word).to(h.dtype), found], 1), (h, c))
+        h, c = self.lstm(torch.cat([vector.to(h.dtype), found], 1), (h, c))
         dropped = self.dropout(h)
         ask = self.query(dropped).unflatten(0, (len(ground), -1))  # (b, m, k + p)
         look = (ask @ ground).softmax(2)  # (b, m, n)

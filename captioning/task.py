@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from captioning.decode import decode
@@ -13,8 +13,8 @@ from captioning.scores import word_log_probability, word_logit_difference
 from mmcam.cut import Trunk
 from mmcam.errors import UserError
 from mmcam.image import to_tensor
-from mmcam.task import Batch, Sample, Targets, Task
-from mmcam.text import START, Vocabulary, tokenise
+from mmcam.task import Batch, Heard, Sample, Targets, Task
+from mmcam.text import PAD, START, UNKNOWN, Vocabulary, tokenise
 
 ARTICLES = ("a", "an", "the")
 
@@ -71,22 +71,42 @@ class CaptioningTask(Task):
 
     def scores(self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets) -> Float[Tensor, "b t"]:
         """Log-probabilities of the words; with foils, how much more likely each is than its foil."""
-        start = torch.full_like(targets.ids[:, :1], self.model.vocabulary.encode([START])[0])
-        heard = torch.cat([start, targets.ids], 1)[:, : targets.ids.shape[1]]
-        if heard.shape[1] == 0:
+        if targets.ids.shape[1] == 0:
             return activations.new_zeros(len(activations), 0)
-        activations, memo = self._trunk.above(activations, batch.memo)
-        states = self.model.explainable_states(activations, memo, heard)
-        readout = self.model.readout
-        if targets.foils is not None:
-            return word_logit_difference(states, readout.weight, readout.bias, targets.ids, targets.foils)
-        return word_log_probability(states, readout.weight, readout.bias, targets.ids)
+        return self._read(self._states(activations, batch, targets), targets)
 
     def probabilities(
         self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets
     ) -> Float[Tensor, "b t"]:
         """Of each word, given the picture and the words before it."""
         return self.scores(activations, batch, replace(targets, foils=None)).exp()
+
+    def heard(self, batch: Batch, targets: Targets) -> Heard:
+        """The start mark and the words before the caption's last: word t hears the first t + 1 of them."""
+        numbers, words = self._before(targets), self.model.vocabulary.words
+        counts = targets.mask.sum(1).tolist()
+        heard = [row[:count] for row, count in zip(numbers.tolist(), counts, strict=True)]
+        return Heard(tuple(tuple(words[number] for number in row) for row in heard), self.model.hear(numbers))
+
+    def scores_heard(
+        self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets, vectors: Float[Tensor, "bm l d"]
+    ) -> Float[Tensor, "bm t"]:
+        """The same scores, step by step from the words' vectors."""
+        if targets.ids.shape[1] == 0:
+            return activations.new_zeros(len(vectors), 0)
+        activations, memo = self._trunk.above(activations, batch.memo)
+        index = torch.arange(len(batch), device=vectors.device).repeat_interleave(len(vectors) // max(1, len(batch)))
+        return self._read(self.model.states_of(activations, memo, vectors), targets.take(index))
+
+    def runners_up(self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets) -> Targets:
+        """The best other word after the same words; it may be the end mark."""
+        if targets.ids.shape[1] == 0:
+            return targets
+        known = self.model.vocabulary
+        logits = self.model.readout(self._states(activations, batch, targets))
+        logits[..., known.encode([PAD, START, UNKNOWN])] = -torch.inf  # which no caption holds
+        others = zip(targets.second(logits).tolist(), targets.mask.sum(1).tolist(), strict=True)
+        return self._targets([row[:count] for row, count in others], activations.device)
 
     def given(self, texts: Sequence[str], batch: Batch) -> Targets:
         """Turn captions into targets.
@@ -113,6 +133,21 @@ class CaptioningTask(Task):
         names = tuple(tuple(" rather than ".join(pair) for pair in row) for row in pairs)
         contrasts = replace(targets, words=names).rather_than(foils)
         return contrasts.only([[t for t, pair in enumerate(row) if len(pair) == 2] for row in pairs])
+
+    def _before(self, targets: Targets) -> Int[Tensor, "b t"]:
+        """What is heard: the start mark and all words but the last."""
+        start = torch.full_like(targets.ids[:, :1], self.model.vocabulary.encode([START])[0])
+        return torch.cat([start, targets.ids], 1)[:, : targets.ids.shape[1]]
+
+    def _states(self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets) -> Float[Tensor, "b t d"]:
+        activations, memo = self._trunk.above(activations, batch.memo)
+        return self.model.explainable_states(activations, memo, self._before(targets))
+
+    def _read(self, states: Float[Tensor, "b t d"], targets: Targets) -> Float[Tensor, "b t"]:
+        readout = self.model.readout
+        if targets.foils is not None:
+            return word_logit_difference(states, readout.weight, readout.bias, targets.ids, targets.foils)
+        return word_log_probability(states, readout.weight, readout.bias, targets.ids)
 
     def _targets(self, captions: Sequence[Sequence[int]], device: torch.device) -> Targets:
         words = self.model.vocabulary.words

@@ -130,6 +130,12 @@ class ClassificationTask(Task):
         probabilities = logits.softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
         return replace(targets, foils=None).pick(probabilities)
 
+    def runners_up(self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets) -> Targets:
+        """The best other class."""
+        others = targets.second(self._logits(activations, batch)).tolist()
+        ids = [row[:count] for row, count in zip(others, targets.mask.sum(1).tolist(), strict=True)]
+        return Targets.of(ids, [[self._label(number) for number in row] for row in ids], activations.device)
+
     def given(self, texts: Sequence[str], batch: Batch) -> Targets:
         """Turn classes into targets: "tabby, 282", "tabby rather than tiger cat".
 

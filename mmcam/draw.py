@@ -22,6 +22,7 @@ SMALLEST_PANEL = 32
 LONGEST_TEXT = 300  # of no use in a panel, and measuring a text is linear in its length
 INK = (20, 20, 20)
 FAINT = (110, 110, 110)
+SIGNED = "RdBu_r"  # ColorBrewer's, told apart by the colour-blind: blue against, white neither, red for
 
 
 def upsample(
@@ -168,6 +169,80 @@ def strip(
             picture = overlay(small, reduced, opacity, colours)
         sheet.paste(picture, (left + (width_per_panel - width) // 2, top + head))
     return sheet
+
+
+def word_strip(
+    sheet: Image.Image,
+    names: Sequence[str],
+    heard: Sequence[str],
+    scores: Float[Tensor, "r l"],
+    how: Literal["own", "joint", "none"] = "own",
+    size: int = 16,
+    colours: str = SIGNED,
+) -> Image.Image:
+    """Put lines of words under a sheet: for every row all words heard, on the colour of what each adds to its score.
+
+    Args:
+        sheet: What the lines go under, such as a `strip`; they are as wide and break where it ends.
+        names: Of each row.
+        heard: The words.
+        scores: What each word adds to each row; negative where it speaks against. What is not finite is drawn as 0.
+        how: As for `scale`, by the largest magnitude.
+        size: Of the letters, in pixels.
+        colours: A colour map of matplotlib with nothing in its middle.
+
+    Returns:
+        Sheet and lines, RGB on white; without rows or words the sheet alone.
+
+    Raises:
+        UserError: `how` or the colour map is unknown.
+    """
+    if how not in ("own", "joint", "none"):
+        raise unknown("scaling", how, ("own", "joint", "none"))
+    if not names or not heard:
+        return sheet
+    scores = scores.float().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    if how != "none":
+        most = scores.abs().amax(1, keepdim=True) if how == "own" else scores.abs().amax()
+        scores = scores / torch.where(most > 0, most, 1)
+    painted = (colour(((scores + 1) / 2)[:, None], colours)[..., 0, :] * 255).round().int()  # (r, 3, l)
+    font, gap = _font(size), size // 2
+    line = round(1.7 * size)
+    indent = min(ceil(max(map(font.getlength, names))), sheet.width // 4)
+    cells = [_shorten(word, font, sheet.width - indent - 5 * gap) for word in heard]
+    places = _flow([round(font.getlength(cell)) + gap for cell in cells], indent + 3 * gap, sheet.width - gap)
+    lines = 1 + places[-1][1]
+    picture = Image.new("RGB", (sheet.width, sheet.height + len(names) * (lines * line + gap) + line + gap), "white")
+    picture.paste(sheet)
+    draw, top = ImageDraw.Draw(picture), sheet.height
+    draw.text((gap, top + line / 2), "words heard: red speaks for it, blue against", FAINT, font, anchor="lm")
+    top += line
+    for name, row in zip(names, painted.movedim(2, 1).tolist(), strict=True):
+        draw.text((gap, top + line / 2), _shorten(name, font, indent), INK, font, anchor="lm")
+        for cell, (left, down), ground in zip(cells, places, row, strict=True):
+            y = top + down * line
+            draw.rectangle((left, y + 1, left + round(font.getlength(cell)) + gap - 2, y + line - 2), tuple(ground))
+            ink = INK if _luminance(ground) > 0.195 else (255, 255, 255)  # where both have the same contrast
+            draw.text((left + gap / 2, y + line / 2), cell, ink, font, anchor="lm")
+        top += lines * line + gap
+    return picture
+
+
+def _flow(widths: Sequence[int], left: int, right: int) -> list[tuple[int, int]]:
+    """Lay cells out like running text: where each begins, and in which line."""
+    places, at, line = [], left, 0
+    for width in widths:
+        if at > left and at + width > right:
+            at, line = left, line + 1
+        places.append((at, line))
+        at += width
+    return places
+
+
+def _luminance(colour: Sequence[int]) -> float:
+    """Relative luminance of an sRGB colour (WCAG 2), 0 to 1."""
+    parts = [c / 255 / 12.92 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
 
 
 def _resize(maps: Float[Tensor, "r h w"], size: tuple[int, int], antialias: bool = False) -> Float[Tensor, "r H W"]:

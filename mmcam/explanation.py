@@ -36,6 +36,11 @@ class Explanation:
         method: Name of the method.
         layer: Name of the explained layer.
         weights: α of each channel, where the method is made of such and they were asked for.
+        heard: The words that the model heard, of the question or of the caption so far; this and the next three by
+            `mmcam.heard.with_words`.
+        heard_scores: What each of them adds to each row's score; negative where it speaks against.
+        image_shares: How much of each row's score is seen, from 0 to 1, and not heard (`mmcam.heard.Shares`).
+        without_picture: y of each row before a blank picture.
     """
 
     id: str
@@ -48,6 +53,10 @@ class Explanation:
     method: str
     layer: str
     weights: Float[Tensor, "r k"] | None = None
+    heard: tuple[str, ...] = ()
+    heard_scores: Float[Tensor, "r l"] | None = None
+    image_shares: Float[Tensor, " r"] | None = None
+    without_picture: Float[Tensor, " r"] | None = None
 
     @property
     def maps(self) -> Float[Tensor, "r h w"]:
@@ -80,12 +89,12 @@ class Explanation:
         colours: str = "jet",
         opacity: float = 0.5,
     ) -> Image.Image:
-        """Draw the picture and one panel a word.
+        """Draw the picture and one panel a word; below, if they are known, the words heard.
 
         Args:
             image: The original picture.
             scale: "own" divides each map by its maximum, "joint" all maps of the picture by their common one, "none"
-                shows them as they are.
+                shows them as they are; so with the words heard.
             colours: Name of a matplotlib colour map.
             opacity: Of the map over the picture, 0 to 1.
 
@@ -97,13 +106,17 @@ class Explanation:
             (word, flag or f"{score:.2f}", row)
             for word, score, flag, row in zip(self.words, self.scores.tolist(), self.flags, maps, strict=True)
         ]
-        return draw.strip(image, panels, colours=colours, opacity=opacity, first=self.prompt)
+        sheet = draw.strip(image, panels, colours=colours, opacity=opacity, first=self.prompt)
+        if self.heard_scores is None:
+            return sheet
+        return draw.word_strip(sheet, self.words, self.heard, self.heard_scores, scale)
 
     def save(self, folder: Path | str, image: Image.Image | None = None) -> Path:
         """Write `<id>.json` (words, scores, flags, sizes …), the raw maps as `<id>.npy` and the strip as `<id>.png`.
 
-        A score that is not finite is null in the JSON, which knows no NaN; so is the peak of an empty map. An id that
-        is no file's name is cleaned (see `file_name`); different ids never write to the same files.
+        A score that is not finite is null in the JSON, which knows no NaN; so is the peak of an empty map. What is
+        known of words heard is in the JSON too. An id that is no file's name is cleaned (see `file_name`); different
+        ids never write to the same files.
 
         Args:
             folder: Where to write; made if it is missing.
@@ -120,7 +133,7 @@ class Explanation:
             "id": self.id,
             "prompt": self.prompt,
             "words": self.words,
-            "scores": [score if isfinite(score) else None for score in self.scores.tolist()],
+            "scores": _finite(self.scores),
             "flags": self.flags,
             "peaks": self.peaks(),
             "size": self.size,
@@ -128,6 +141,7 @@ class Explanation:
             "method": self.method,
             "layer": self.layer,
             "maps": f"{name}.npy",
+            **self._heard(),
         }
         path = folder / f"{name}.json"
         path.write_text(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
@@ -135,6 +149,18 @@ class Explanation:
             path = folder / f"{name}.png"
             self.overlay(image).save(path)
         return path
+
+    def _heard(self) -> dict[str, object]:
+        """What is known of the words heard, for the JSON file."""
+        found: dict[str, object] = {}
+        if self.heard_scores is not None:
+            found = {"heard": self.heard, "heard_scores": [_finite(row) for row in self.heard_scores]}
+        per_row = {"image_shares": self.image_shares, "without_picture": self.without_picture}
+        return found | {name: _finite(values) for name, values in per_row.items() if values is not None}
+
+
+def _finite(values: Float[Tensor, " n"]) -> list[float | None]:
+    return [value if isfinite(value) else None for value in values.tolist()]
 
 
 def file_name(identity: str) -> str:

@@ -77,13 +77,13 @@ def channel_weights(
 
 
 def full_gradients(
-    head: Head, activations: Float[Tensor, "b k h w"], rows: Float[Tensor, "b r t"], vjp: Vjp
-) -> tuple[Float[Tensor, "b t"], Float[Tensor, "b r k h w"]]:
+    head: Head, activations: Float[Tensor, "b ..."], rows: Float[Tensor, "b r t"], vjp: Vjp
+) -> tuple[Float[Tensor, "b t"], Float[Tensor, "b r ..."]]:
     """∂y/∂A at every place, for the methods that need more than its mean (HiResCAM, LayerCAM …).
 
     Args:
         head: The scores as a function of the activations.
-        activations: A; no graph below it.
+        activations: A, or whatever else the head is made of, such as vectors of words; no graph below it.
         rows: Coefficients of the explained scores.
         vjp: `batched`, `replicated` or `looped`.
 

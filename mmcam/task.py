@@ -400,6 +400,15 @@ class Task(nn.Module, ABC):
         """
         raise UserError(f"{type(self).__name__} does not score words by their vectors; write scores_heard")
 
+    def log_probabilities_heard(
+        self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets, vectors: Float[Tensor, "bm l d"]
+    ) -> Float[Tensor, "bm t"]:
+        """Compute `scores_heard` as log-probabilities, less those of the foils; the scores themselves if they are such.
+
+        Logits may rise all together, which makes nothing more probable; `mmcam.heard.shares` must not count that.
+        """
+        return self.scores_heard(activations, batch, targets, vectors)
+
     def runners_up(self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets) -> Targets:
         """Find what the model would have said in each id's place, were it not the id; called without a graph.
 

@@ -1,6 +1,7 @@
 """The command line from outside: help, exit codes, one line an error; and what `mmcam explain` writes."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -516,3 +517,38 @@ def test_phrases():
 def test_table():
     assert table(("word", "n"), [("a", "1.5"), ("longer", "-10")]) == "  word      n\n  a       1.5\n  longer  -10"
     assert table(("word", "n"), []) == "  word  n"
+
+
+# --- words heard ---
+
+
+def test_words_heard_are_in_the_table_the_strip_and_the_json(folder, capsys):
+    options = ("explain", "dog.png", "--question", "is there a dog?", "--device", "cpu")
+    assert main([*options, "--out", "plain"]) == 0
+    plain = capsys.readouterr().out
+    assert main([*options, "--heard", "--out", "heard"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert table[1].split() == ["word", "score", "where", "unseen", "seen", "heard"]
+    assert re.search(r" -?\d+\.\d{3} +\d+% +dog [+-]\d+\.\d\d, ", table[2])
+    record, before = (json.loads(Path(out, "dog.json").read_text(encoding="utf-8")) for out in ("heard", "plain"))
+    assert record["heard"] == ["is", "there", "a", "dog", "?"]
+    assert len(record["heard_scores"][0]) == 5
+    assert record.keys() - before.keys() == {"heard", "heard_scores", "image_shares", "without_picture"}
+    assert "unseen" not in plain
+    with Image.open("heard/dog.png") as more, Image.open("plain/dog.png") as less:
+        assert more.height > less.height
+
+
+def test_words_heard_of_a_phrase_and_a_sentence(folder, capsys):
+    words = ("--caption", "a dog and a cat", "--words", "a dog", "--sentence", "--heard", "--device", "cpu")
+    assert main(["explain", "dog.png", *words]) == 0
+    record = json.loads(Path("runs/explain/dog.json").read_text(encoding="utf-8"))
+    assert record["words"] == ["a dog", "a dog and a cat"]
+    assert record["heard"] == ["<start>", "a", "dog", "and", "a"]
+    assert record["heard_scores"][0][2:] == [0, 0, 0]  # a dog has not heard what follows
+    assert all(value != 0 for value in record["heard_scores"][1])
+
+
+def test_a_task_without_words(folder, capsys):
+    assert explain("dog.png", "--heard") == 2
+    assert "TinyTask hears no words: expected a task for questions or captions" in one_error(capsys)

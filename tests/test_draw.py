@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
 from mmcam import draw
-from mmcam.draw import colour, overlay, scale, strip, upsample
+from mmcam.draw import INK, SIGNED, _flow, _luminance, colour, overlay, scale, strip, upsample, word_strip
 from mmcam.errors import UserError
 from mmcam.image import crop_to_tensor
+from tests.reference import unchecked
 
 
 def levels(image):
@@ -288,3 +289,80 @@ def test_upsampling_is_torchs_bilinear():
     maps = torch.rand(3, 14, 14)
     expected = F.interpolate(maps[None], (61, 45), mode="bilinear", align_corners=False)[0]
     assert torch.allclose(upsample(maps, (61, 45)), expected)
+
+
+# --- words heard ---
+
+RED, BLUE, WHITE = (103, 0, 31), (5, 48, 97), (247, 246, 246)  # the ends of RdBu_r, and near its middle
+
+
+def grounds(scores, how="own", heard=("a", "dog"), width=200):
+    """The colours under an empty sheet of ten lines, row by row and word by word, just below the cells' upper edges."""
+    sheet = word_strip(Image.new("RGB", (width, 10), "white"), ["w"] * len(scores), heard, torch.tensor(scores), how)
+    assert sheet.width == width
+    found = []
+    for row in range(len(scores)):
+        line = [tuple(c) for c in levels(sheet)[10 + 27 + 35 * row + 3].tolist()]
+        found.append([c for c, before in zip(line[1:], line, strict=False) if c != before == (255, 255, 255)])
+    assert {len(row) for row in found} == {len(heard)}
+    return found
+
+
+def near(colour, other):
+    return max(abs(a - b) for a, b in zip(colour, other, strict=True)) <= 2
+
+
+def test_words_that_speak_for_it_are_red_and_against_it_blue():
+    ((first, second),) = grounds([[3.0, -3.0]])
+    assert near(first, RED)
+    assert near(second, BLUE)
+
+
+def test_words_that_add_nothing_are_white():
+    first, second = grounds([[0.0, float("nan")]])[0]
+    assert near(first, WHITE)
+    assert near(second, WHITE)
+
+
+def test_each_row_by_its_own_largest_or_all_by_theirs():
+    scores = [[3.0, 0.0], [0.0, -1.0]]
+    assert near(grounds(scores, "own")[1][1], BLUE)
+    joint = grounds(scores, "joint")[1][1]
+    assert not near(joint, BLUE)
+    assert near(joint, grounds([[-1 / 3, 1.0]], "none")[0][0])
+
+
+def test_red_and_blue_differ_for_the_colour_blind():
+    """As seen without the long- or without the middle-wave cones (Vienot et al., 1999), for the same size."""
+    table = torch.tensor(matplotlib.colormaps[SIGNED](np.linspace(0, 1, 21))[:, :3]) ** 2.2
+    for mix in (
+        [[0.11238, 0.88762, 0.0], [0.11238, 0.88762, 0.0], [0.00401, -0.00401, 1.0]],
+        [[0.29275, 0.70725, 0.0], [0.29275, 0.70725, 0.0], [-0.02234, 0.02234, 1.0]],
+    ):
+        seen = (table @ torch.tensor(mix, dtype=torch.float64).T).clamp(0, 1) ** (1 / 2.2)
+        assert all((seen[10 + i] - seen[10 - i]).abs().max() > 0.1 for i in range(2, 11))
+
+
+def test_long_questions_break_and_keep_every_word():
+    heard = [f"word{i}" for i in range(30)]
+    short = word_strip(Image.new("RGB", (300, 5)), ["w"], heard[:3], torch.zeros(1, 3))
+    long = word_strip(Image.new("RGB", (300, 5)), ["w"], heard, torch.zeros(1, 30))
+    assert long.height > short.height + 3 * 20
+    assert _flow([40] * 5, 20, 110) == [(20, 0), (60, 0), (20, 1), (60, 1), (20, 2)]
+    assert _flow([500, 10], 20, 110) == [(20, 0), (20, 1)]  # one too long for a line has it for itself
+
+
+def test_without_words_there_is_no_strip():
+    sheet = Image.new("RGB", (100, 20))
+    assert word_strip(sheet, [], ["a"], torch.zeros(0, 1)) is sheet
+    assert word_strip(sheet, ["w"], [], torch.zeros(1, 0)) is sheet
+    with unchecked(), pytest.raises(UserError, match="unknown scaling 'big'"):
+        word_strip(sheet, ["w"], ["a"], torch.zeros(1, 1), "big")
+
+
+def test_letters_can_be_read_on_every_ground():
+    """By the contrast of WCAG 2, of which large print needs 3 : 1."""
+    for ground in (matplotlib.colormaps[SIGNED](np.linspace(0, 1, 101))[:, :3] * 255).round().astype(int).tolist():
+        light = _luminance(ground)
+        ink = _luminance(INK) if light > 0.195 else 1.0
+        assert (max(light, ink) + 0.05) / (min(light, ink) + 0.05) >= 4.2

@@ -190,3 +190,27 @@ def test_explanations_are_frozen_and_equal_to_themselves():
     assert one == one
     assert one != explanation()
     assert len({one, one}) == 1
+
+
+def with_heard():
+    values = torch.tensor([[1.0, -2.0], [0.0, torch.nan], [0.5, 0.0]])
+    shares, unseen = torch.tensor([0.25, torch.nan, 1.0]), torch.tensor([-1.0, -torch.inf, 0.5])
+    return replace(explanation(), heard=("a", "dog"), heard_scores=values, image_shares=shares, without_picture=unseen)
+
+
+def test_words_heard_are_saved(tmp_path):
+    record = json.loads(with_heard().save(tmp_path).read_text(encoding="utf-8"))
+    assert record["heard"] == ["a", "dog"]
+    assert record["heard_scores"] == [[1, -2], [0, None], [0.5, 0]]
+    assert record["image_shares"] == [0.25, None, 1]
+    assert record["without_picture"] == [-1, None, 0.5]
+    record = json.loads(explanation().save(tmp_path).read_text(encoding="utf-8"))
+    assert not {"heard", "heard_scores", "image_shares", "without_picture"} & set(record)
+
+
+def test_words_heard_are_drawn_under_the_panels():
+    image = Image.new("RGB", (12, 8), "white")
+    plain, more = explanation().overlay(image), with_heard().overlay(image)
+    assert more.width == plain.width
+    assert more.height > plain.height
+    assert np.array_equal(np.asarray(more)[: plain.height], np.asarray(plain))

@@ -27,7 +27,10 @@ class VQAModel(nn.Module, ABC):
         backbone: The CNN, see `mmcam.backbones`.
         vocabulary: The words of questions.
         answers: The answers, in the order of the logits.
+        hear: From words' numbers to vectors, an embedding or what begins with one.
     """
+
+    hear: Any
 
     def __init__(self, backbone_name: str, vocabulary: list[str], answers: list[str]) -> None:
         super().__init__()
@@ -35,9 +38,13 @@ class VQAModel(nn.Module, ABC):
         self.vocabulary = Vocabulary(vocabulary)
         self.answers = tuple(answers)
 
-    @abstractmethod
     def listen(self, words: Int[Tensor, "b t"], lengths: Int[Tensor, " b"]) -> Float[Tensor, "b q"]:
         """The question as a vector."""
+        return self.take_in(self.hear(words), lengths)
+
+    @abstractmethod
+    def take_in(self, vectors: Float[Tensor, "b t e"], lengths: Int[Tensor, " b"]) -> Float[Tensor, "b q"]:
+        """The question as a vector, from its words' vectors and differentiable in them."""
 
     @abstractmethod
     def answer(
@@ -88,11 +95,9 @@ class NormProduct(VQAModel, PyTorchModelHubMixin, library_name="mmcam", license=
         self.image = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.backbone.dim, common), nn.Tanh())
         self.readout = nn.Sequential(nn.Dropout(dropout), nn.Linear(common, len(answers)))
 
-    def listen(self, words: Int[Tensor, "b t"], lengths: Int[Tensor, " b"]) -> Float[Tensor, "b q"]:
+    def take_in(self, vectors: Float[Tensor, "b t e"], lengths: Int[Tensor, " b"]) -> Float[Tensor, "b q"]:
         """Cell and hidden states of both layers after the last word."""
-        _, (h, c) = self.lstm(
-            pack_padded_sequence(self.hear(words), lengths.cpu(), batch_first=True, enforce_sorted=False)
-        )
+        _, (h, c) = self.lstm(pack_padded_sequence(vectors, lengths.cpu(), batch_first=True, enforce_sorted=False))
         return torch.cat([c[0], h[0], c[1], h[1]], 1)
 
     def answer(
@@ -159,17 +164,16 @@ class StackedAttention(VQAModel, PyTorchModelHubMixin, library_name="mmcam", lic
         with torch.no_grad():
             self.readout.weight.copy_(torch.eye(len(answers)))
 
-    def listen(self, words: Int[Tensor, "b t"], lengths: Int[Tensor, " b"]) -> Float[Tensor, "b q"]:
+    def take_in(self, vectors: Float[Tensor, "b t e"], lengths: Int[Tensor, " b"]) -> Float[Tensor, "b q"]:
         """The LSTM's state after the last word, then for each look-up the words that it attends to."""
-        heard = self.hear(words)  # (b, t, k)
-        packed = pack_padded_sequence(heard, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        packed = pack_padded_sequence(vectors, lengths.cpu(), batch_first=True, enforce_sorted=False)
         outputs, (h, _) = self.lstm(packed)
-        outputs, _ = pad_packed_sequence(outputs, batch_first=True, total_length=words.shape[1])
-        place = torch.arange(words.shape[1], device=words.device)
-        order = (place / lengths[:, None].to(words.device)).to(heard.dtype)  # 0 to 1
-        notice = self.notice(torch.cat([heard, outputs, order[..., None]], 2))  # (b, t, 2)
+        outputs, _ = pad_packed_sequence(outputs, batch_first=True, total_length=vectors.shape[1])
+        place = torch.arange(vectors.shape[1], device=vectors.device)
+        order = (place / lengths[:, None].to(vectors.device)).to(vectors.dtype)  # 0 to 1
+        notice = self.notice(torch.cat([vectors, outputs, order[..., None]], 2))  # (b, t, 2)
         notice = notice.masked_fill((order >= 1)[..., None], -torch.inf).softmax(1)
-        return torch.cat([h[0], (notice.mT @ heard).flatten(1)], 1)
+        return torch.cat([h[0], (notice.mT @ vectors).flatten(1)], 1)
 
     def answer(
         self, activations: Float[Tensor, "b k h w"], memo: dict[str, Any], question: Float[Tensor, "bm q"]

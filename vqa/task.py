@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmcam.cut import Trunk
 from mmcam.errors import UserError, unknown
 from mmcam.image import to_tensor
-from mmcam.task import Batch, Sample, Targets, Task
+from mmcam.task import Batch, Heard, Sample, Targets, Task
 from mmcam.text import pad, tokenise
 from vqa.models import VQAModel, load
 
@@ -86,6 +86,34 @@ class VQATask(Task):
         probabilities = logits.softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
         return replace(targets, foils=None).pick(probabilities)
 
+    def heard(self, batch: Batch, targets: Targets) -> Heard:
+        """The words of the question; every answer hears all of them."""
+        numbers, known = batch.inputs["words"], self.model.vocabulary.words
+        questions = zip(numbers.tolist(), batch.inputs["lengths"].tolist(), strict=True)
+        words = tuple(tuple(known[number] for number in row[:length]) for row, length in questions)
+        return Heard(words, self.model.hear(numbers))
+
+    def scores_heard(
+        self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets, vectors: Float[Tensor, "bm l d"]
+    ) -> Float[Tensor, "bm t"]:
+        """The same logits, from the vectors of the question's words."""
+        index, logits = self._logits_heard(activations, batch, vectors)
+        return targets.take(index).pick(logits)
+
+    def log_probabilities_heard(
+        self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets, vectors: Float[Tensor, "bm l d"]
+    ) -> Float[Tensor, "bm t"]:
+        """Of each answer, among all that the model knows, less those of the foils."""
+        index, logits = self._logits_heard(activations, batch, vectors)
+        logs = logits.log_softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
+        return targets.take(index).pick(logs)
+
+    def runners_up(self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets) -> Targets:
+        """The best other answer to the same question."""
+        others = targets.second(self._logits(activations, batch)).tolist()
+        counts = targets.mask.sum(1).tolist()
+        return self._targets([row[:count] for row, count in zip(others, counts, strict=True)], activations.device)
+
     def given(self, texts: Sequence[str], batch: Batch) -> Targets:
         """Turn "cat", "cat, dog" or "cat rather than dog" into targets.
 
@@ -116,6 +144,19 @@ class VQATask(Task):
     def _logits(self, activations: Float[Tensor, "b k h w"], batch: Batch) -> Float[Tensor, "b a"]:
         with torch.no_grad():  # the question does not depend on the picture
             question = self.model.listen(batch.inputs["words"], batch.inputs["lengths"])
+        return self._answer(activations, batch, question)
+
+    def _logits_heard(
+        self, activations: Float[Tensor, "b k h w"], batch: Batch, vectors: Float[Tensor, "bm l d"]
+    ) -> tuple[Int[Tensor, " bm"], Float[Tensor, "bm a"]]:
+        """To which sample each question belongs, and its logits."""
+        index = torch.arange(len(batch), device=vectors.device).repeat_interleave(len(vectors) // max(1, len(batch)))
+        question = self.model.take_in(vectors, batch.inputs["lengths"].to(index.device)[index])
+        return index, self._answer(activations, batch, question)
+
+    def _answer(
+        self, activations: Float[Tensor, "b k h w"], batch: Batch, question: Float[Tensor, "bm q"]
+    ) -> Float[Tensor, "bm a"]:
         activations, memo = self._trunk.above(activations, batch.memo)
         return self.model.answer(activations, memo, question.to(activations.dtype))
 

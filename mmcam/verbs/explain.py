@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -30,12 +31,13 @@ found in the folder that you stand in. Pictures that cannot be read are listed a
 examples:
   mmcam explain photo.jpg                               a caption, one map a word
   mmcam explain photo.jpg --caption "a dog on a bench" --words dog --words "a bench" --sentence
-  mmcam explain photos/ --question "what is above the dog?" --out runs/dog
+  mmcam explain photos/ --question "what is above the dog?" --heard --out runs/dog
   mmcam explain "photos/**/*.jpg" --config classification/scenes --class "dog, cat" --hdf5
   mmcam explain photo.jpg --config my.yaml --layer layer3 --method hires_cam --device cuda"""
 
 Scale = Literal["own", "joint", "none"]
 LARGEST_DRAWN = 1024  # pixels a side; a panel has 224
+MOST_HEARD = 3  # words in the table; the strip has all
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -47,6 +49,12 @@ def configure(parser: ArgumentParser) -> None:
     add_texts(parser)
     parser.add_argument("--words", action="append", type=str, help="explain only this word or phrase; may be repeated")
     parser.add_argument("--sentence", action="store_true", help="explain the whole sentence too, in one map")
+    parser.add_argument(
+        "--heard",
+        action="store_true",
+        help="which words of the question, or of the caption so far, drive each answer or word; how much of it is seen "
+        "in the picture (and not heard), and what it scores without the picture",
+    )
     parser.add_argument("--method", type=str, default="grad_cam", help="grad_cam, hires_cam … (default: grad_cam)")
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="pictures at a time (default: 8)")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures")
@@ -93,7 +101,9 @@ def run(arguments: Namespace) -> int:
         with ExitStack() as stack:
             maps = None
             for samples in batches(asked, arguments.batch_size, failures):
-                explained = explain_batch(task, samples, text, phrases, arguments.sentence, arguments.method)
+                explained = explain_batch(
+                    task, samples, text, phrases, arguments.sentence, arguments.method, arguments.heard
+                )
                 if arguments.caption:
                     explained = [_prompted(one, text) for one in explained]
                 if arguments.hdf5:
@@ -160,7 +170,13 @@ class Explained:
 
 
 def explain_batch(
-    task: "Task", samples: "Sequence[Sample]", text: str, phrases: Phrases, sentence: bool, method: str
+    task: "Task",
+    samples: "Sequence[Sample]",
+    text: str,
+    phrases: Phrases,
+    sentence: bool,
+    method: str,
+    heard: bool = False,
 ) -> list[Explained]:
     """Explain what the user wants of some samples.
 
@@ -171,6 +187,7 @@ def explain_batch(
         phrases: Which words of it.
         sentence: Give the whole of it a row too.
         method: Name of a function in `mmcam.cam`.
+        heard: Explain it by the words heard, too.
 
     Returns:
         One a sample.
@@ -182,6 +199,7 @@ def explain_batch(
 
     from mmcam.doctor import depends_on_layer
     from mmcam.engine import check, explain_activations
+    from mmcam.heard import with_words
 
     batch = task.collate(samples)
     if samples[0].text and not any(batch.texts):
@@ -202,6 +220,8 @@ def explain_batch(
     flags = {flag for explanation in explanations for flag in explanation.flags}
     if flags == {"zero"} and not depends_on_layer(task, batch, targets):
         raise UserError(f"no score depends on the layer {task.layer!r}: every map is zero; choose another with --layer")
+    if heard:
+        explanations = with_words(explanations, task, activations, batch, targets)
     ids = targets.row_ids()
     return [Explained(*each) for each in zip(explanations, ids, said, strict=True)]
 
@@ -238,8 +258,27 @@ def report(one: Explained, image: "Image.Image", out: Path, scale: Scale, colour
             small.words, small.scores.tolist(), explanation.flags, small.peaks(), strict=True
         )
     ]
-    shown = table(("word", "score", "where"), rows) if rows else f"  nothing to explain in {one.said!r}"
+    header, more = ("word", "score", "where"), _heard(explanation)
+    if more:
+        header = (*header, "unseen", "seen", "heard")
+        rows = [(*row, *cells) for row, cells in zip(rows, more, strict=True)]
+    shown = table(header, rows) if rows else f"  nothing to explain in {one.said!r}"
     return f"{explanation.id}: {title}\n{shown}\n  {strip}"
+
+
+def _heard(explanation: "Explanation") -> list[tuple[str, str, str]]:
+    """Of each row the score without the picture, how much is seen, and the words that speak most for it or against."""
+    e = explanation
+    if e.heard_scores is None or e.image_shares is None or e.without_picture is None:
+        return []
+    cells = []
+    for unseen, share, row in zip(
+        e.without_picture.tolist(), e.image_shares.tolist(), e.heard_scores.tolist(), strict=True
+    ):
+        most = sorted(zip(e.heard, row, strict=True), key=lambda pair: -abs(pair[1]))[:MOST_HEARD]
+        words = ", ".join(f"{word} {value:+.2f}" for word, value in most if value)
+        cells.append((f"{unseen:.3f}", "-" if isnan(share) else f"{share:.0%}", words))
+    return cells
 
 
 def _shrink(explanation: "Explanation", image: "Image.Image") -> "tuple[Explanation, Image.Image]":
