@@ -8,21 +8,18 @@ before it, so it is driven by neither itself nor later ones: exact zeros.
 Nothing is replaced or hooked in the model, so threads may share it and nothing is left behind.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from mmcam import gradients
 from mmcam.errors import UserError, unknown
 from mmcam.explanation import Explanation
-from mmcam.gradients import full_gradients
-from mmcam.subject import HEADS_AT_ONCE, _of_rows
-from mmcam.task import Batch, Targets, Task, evaluating, vjp_of
+from mmcam.listening import listening
+from mmcam.task import Batch, Targets, Task
 
 __all__ = [
     "METHODS",
@@ -57,7 +54,7 @@ def gradient_times_embedding(
     Raises:
         UserError: The task hears no words.
     """
-    with _listening(task, activations, batch, targets) as ear:
+    with listening(task, activations, batch, targets) as ear:
         return (ear.gradients(ear.vectors) * ear.vectors[:, None]).sum(3)
 
 
@@ -92,7 +89,7 @@ def integrated_gradients(
     if steps < 1:
         raise UserError(f"expected steps of at least 1, got {steps}")
     nodes, weights = (torch.from_numpy(x) for x in np.polynomial.legendre.leggauss(steps))
-    with _listening(task, activations, batch, targets) as ear:
+    with listening(task, activations, batch, targets) as ear:
         start = torch.as_tensor(baseline).to(ear.vectors).expand_as(ear.vectors)[:, None]
         way = ear.vectors - start[:, 0]
         mean = way.new_zeros(way[:, None].shape).expand(-1, ear.targets.rows.shape[1], -1, -1)
@@ -183,7 +180,7 @@ def shares(
     Raises:
         UserError: The task hears no words, or there are no other pictures.
     """
-    with _listening(task, activations, batch, targets) as ear:
+    with listening(task, activations, batch, targets) as ear:
         silence = torch.as_tensor(baseline).to(ear.vectors).expand_as(ear.vectors)
         before = [[other.logs(ear.vectors), other.logs(silence)] for other in ear.before(others)]
         without_picture, neither = (torch.stack(logs).mean(0) for logs in zip(*before, strict=True))
@@ -209,7 +206,7 @@ def scores_without_picture(
     Returns:
         The scores; zero for padded rows.
     """
-    with _listening(task, activations, batch, targets) as ear:
+    with listening(task, activations, batch, targets) as ear:
         return torch.stack([other.scores(ear.vectors) for other in ear.before(others)]).mean(0)
 
 
@@ -241,7 +238,7 @@ def with_words(
         raise unknown("method for words", method, METHODS)
     if [e.words for e in explanations] != list(targets.words):
         raise UserError("expected explanations of the targets' own rows, in order; got others")
-    with _listening(task, activations, batch, targets) as ear:
+    with listening(task, activations, batch, targets) as ear:
         words = ear.words
     driven = METHODS[method](task, activations, batch, targets).cpu()
     image = shares(task, activations, batch, targets).image.cpu()
@@ -256,72 +253,3 @@ def with_words(
         )
         for i, e in enumerate(explanations)
     ]
-
-
-class _Ear:
-    """What is heard of a batch under explanation, and how the scores depend on it."""
-
-    def __init__(self, task: Task, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets) -> None:
-        self.task, self.activations, self.batch, self.targets = task, activations, batch, targets
-        with torch.no_grad():
-            heard = task.heard(batch, targets)
-        self.words, self.vectors = heard.words, heard.vectors.detach()
-        self.everyone = torch.arange(len(batch), device=activations.device)
-        held = activations[:1].numel() + targets.rows.shape[1] * self.vectors[:1].numel()
-        per_sample = 4 * held * activations.element_size()
-        self.copies = max(1, min(HEADS_AT_ONCE, gradients.MEMORY // max(1, per_sample)) // max(1, len(batch)))
-
-    def gradients(self, x: Float[Tensor, "bm l d"]) -> Float[Tensor, "bm r l d"]:
-        """∂y/∂e of every row at m other vectors a sample, one sample's after the other's."""
-        samples = self.everyone.repeat_interleave(len(x) // max(1, len(self.batch)))
-
-        def head(x: Float[Tensor, "n l d"], index: Int[Tensor, " n"]) -> Float[Tensor, "n t"]:
-            return self._scores(x, samples[index])
-
-        _, found = full_gradients(head, x, self.targets.rows[samples], vjp_of(self.task))
-        return found.to(torch.promote_types(found.dtype, torch.float32))
-
-    def scores(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b r"]:
-        """The score of every row, from other vectors."""
-        return self._rows(self.task.scores_heard, x)
-
-    def logs(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b r"]:
-        """The log-probability of every row, from other vectors."""
-        return self._rows(self.task.log_probabilities_heard, x)
-
-    def before(self, others: Float[Tensor, "n c H W"] | None) -> Iterator["_Ear"]:
-        """The same words and targets before each of some other pictures, the same for all samples; or a blank one."""
-        images = self.batch.images
-        others = torch.zeros_like(images[:1]) if others is None else others.to(images)
-        if not len(others):
-            raise UserError("expected other pictures, got none; leave them out for a blank one")
-        for picture in others:
-            batch = replace(self.batch, images=picture.expand_as(images), memo={})
-            with torch.no_grad():
-                activations = self.task.trunk(batch).detach().to(self.activations.dtype)
-            yield _Ear(self.task, activations, batch, self.targets)
-
-    def _rows(self, of: Callable[[Tensor, Batch, Targets, Tensor], Tensor], x: Tensor) -> Float[Tensor, "b r"]:
-        rows = self.targets.rows
-        b, _, t = rows.shape
-        with torch.no_grad():
-            y = of(self.activations, self.batch, self.targets, x) if rows.numel() else rows.new_zeros(b, t)
-        return _of_rows(rows, y)
-
-    def _scores(self, vectors: Float[Tensor, "n l d"], index: Int[Tensor, " n"]) -> Float[Tensor, "n t"]:
-        several = self.everyone.repeat_interleave(len(index) // max(1, len(self.batch)))
-        if torch.equal(index, several):  # all of them in order, which may share what is costly about a picture
-            return self.task.scores_heard(self.activations, self.batch, self.targets, vectors)
-        return self.task.scores_heard(
-            self.activations[index], self.batch.take(index), self.targets.take(index), vectors
-        )
-
-
-@contextmanager
-def _listening(task: Task, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets) -> Iterator[_Ear]:
-    """Everything on one device and the model in eval mode, for the length of a call."""
-    if len(targets) != len(batch):
-        raise UserError(f"expected targets for {len(batch)} samples, got them for {len(targets)}")
-    with torch.inference_mode(False), evaluating(task):
-        activations = activations.clone() if activations.is_inference() else activations.detach()
-        yield _Ear(task, activations, batch.to(activations.device), targets.to(activations.device))

@@ -136,7 +136,7 @@ def test_all_steps_share_a_pass_if_they_fit(monkeypatch):
     task = Squared()
     whole = integrated_gradients(task, *case(), steps=12)
     assert task.asked == [24]
-    monkeypatch.setattr("mmcam.heard.HEADS_AT_ONCE", 10)
+    monkeypatch.setattr("mmcam.listening.HEADS_AT_ONCE", 10)
     task = Squared()
     assert close(integrated_gradients(task, *case(), steps=12), whole)
     assert task.asked == [10, 10, 4]  # of two samples
@@ -257,6 +257,18 @@ def test_nothing_is_left_behind_after_an_exception(work):
     task.train()
     with untouched(task), pytest.raises(KeyboardInterrupt):
         work(task, *case())
+
+
+def test_a_head_may_write_into_what_it_is_given():
+    class Writing(Squared):
+        def scores_heard(self, activations, batch, targets, vectors):
+            return super().scores_heard(activations.mul_(2), batch, targets, vectors)
+
+    task, (a, batch, targets) = Writing(see=0.5), case()
+    for method in METHODS.values():
+        assert close(method(task, a, batch, targets), method(Squared(), a, batch, targets))
+    assert close(shares(task, a, batch, targets).image[0], shares(Squared(), a, batch, targets).image[0])
+    assert torch.equal(a, case()[0])
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
