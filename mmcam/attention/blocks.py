@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from threading import get_ident
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
@@ -97,7 +98,7 @@ class Blocks:
 
 @contextmanager
 def giving(module: nn.Module, tokens: Float[Tensor, "b n k"]) -> Iterator[list[int]]:
-    """Let a module give these tokens, whatever it computes.
+    """Let a module give these tokens, whatever it computes; that leaves no graph.
 
     Args:
         module: Gives tokens, maybe with other things.
@@ -106,18 +107,25 @@ def giving(module: nn.Module, tokens: Float[Tensor, "b n k"]) -> Iterator[list[i
     Yields:
         A list that is as long as the module had calls.
     """
-    thread, calls = get_ident(), []
+    thread, calls, graph = get_ident(), [], torch.is_grad_enabled()
 
-    def hook(called: nn.Module, given: object, output: object) -> object:
+    def enter(called: nn.Module, given: object) -> None:
+        if get_ident() == thread:
+            torch.set_grad_enabled(False)
+
+    def leave(called: nn.Module, given: object, output: object) -> object:
         if get_ident() != thread:
             return output
+        torch.set_grad_enabled(True)
         calls.append(len(calls))
         leaves, form = tree_flatten(output)
         place = next(i for i, x in enumerate(leaves) if isinstance(x, Tensor))
         return tree_unflatten([tokens if i == place else x for i, x in enumerate(leaves)], form)
 
-    handle = module.register_forward_hook(hook)
+    handles = module.register_forward_pre_hook(enter), module.register_forward_hook(leave)
     try:
         yield calls
     finally:
-        handle.remove()
+        torch.set_grad_enabled(graph)  # the module may have been left by an exception
+        for handle in handles:
+            handle.remove()

@@ -2,8 +2,8 @@
 
 The explained layer says no more than the grid: attention is that of the whole model, below the layer and behind it. So
 the trunk runs again, this time with a graph and with attention that is not fused, some pictures at a time; then there
-is one batched backward for all rows, down to the first attention. Tokens that lie nowhere (class token, registers) get
-no place on the map, as in `mmcam.layout`.
+is one batched backward for all rows, down to the first attention that the method asks for. Tokens that lie nowhere
+(class token, registers) get no place on the map, as in `mmcam.layout`.
 
 The model must call `F.scaled_dot_product_attention` or `nn.MultiheadAttention` (see `mmcam.attention.capture`).
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mmcam.attention.capture import attention_gradients, depending
 from mmcam.attention.chain import Chain
-from mmcam.attention.maths import mean_positive_gradient
+from mmcam.attention.maths import gradient_times_attention, mean_positive_gradient
 from mmcam.attention.run import Run, with_kernels_that_run_backward
 from mmcam.layout import Layout, find_layout
 from mmcam.subject import Subject
@@ -31,6 +31,8 @@ __all__ = [
     "legrad",
 ]
 
+Found = Callable[[list[Tensor]], Tensor]
+"""Gradients (b, r, heads, q, k) of some attentions → one number (b, r, n) a token of the picture."""
 PICTURES_AT_ONCE = 8
 """How many have their graph in memory; one of ViT-B/16 takes some 200 MB."""
 
@@ -52,7 +54,11 @@ def attention_rollout(subject: Subject) -> Float[Tensor, "b r h w"]:
     Raises:
         UserError: The model has no attention that can be seen, or it is not the picture's alone.
     """
-    return _maps(subject, Chain.rollout)
+
+    def last(chain: Chain) -> tuple[list[int], Found]:
+        return [len(chain.attentions) - 1], lambda gradients: chain.rollout(gradients[0])
+
+    return _maps(subject, last)
 
 
 def attention_relevance(subject: Subject) -> Float[Tensor, "b r h w"]:
@@ -73,7 +79,11 @@ def attention_relevance(subject: Subject) -> Float[Tensor, "b r h w"]:
     Raises:
         UserError: The model has no attention that can be seen, or of too many kinds of tokens.
     """
-    return _maps(subject, Chain.relevance)
+
+    def every(chain: Chain) -> tuple[list[int], Found]:
+        return [*range(len(chain.attentions))], chain.relevance
+
+    return _maps(subject, every)
 
 
 def gradient_attention(subject: Subject, layer: int = -1) -> Float[Tensor, "b r h w"]:
@@ -95,7 +105,12 @@ def gradient_attention(subject: Subject, layer: int = -1) -> Float[Tensor, "b r 
     Raises:
         UserError: The model has no attention that can be seen, or of too many kinds of tokens.
     """
-    return _maps(subject, lambda chain: chain.gradient_attention(layer))
+
+    def one(chain: Chain) -> tuple[list[int], Found]:
+        i = chain.looking()[layer]
+        return [i], lambda gradients: gradient_times_attention(chain.attentions[i], gradients[0]).sum(2)
+
+    return _maps(subject, one)
 
 
 def legrad(subject: Subject) -> Float[Tensor, "b r h w"]:
@@ -129,14 +144,16 @@ FROM_ATTENTION: Mapping[str, Callable[[Subject], Tensor]] = {
 """For models with attention; others get a `UserError`."""
 
 
-def _maps(subject: Subject, method: Callable[[Chain], Tensor]) -> Float[Tensor, "b r h w"]:
+def _maps(subject: Subject, method: Callable[[Chain], tuple[list[int], Found]]) -> Float[Tensor, "b r h w"]:
+    """A method says which attentions it wants the gradients of, and what it makes of them."""
+
     def some(run: Run) -> Float[Tensor, "b r n"]:
         used = [run.attentions[i] for i in depending(run.scores, run.attentions)]
         if not used:  # nothing looks at the picture
             return run.attentions[-1].new_zeros(*run.rows.shape[:2], run.attentions[-1].shape[3])
-        without = [p.detach() for p in used]
-        found = attention_gradients(run.scores, used, run.rows)
-        return torch.cat([method(Chain.of(without, gradients)) for gradients in found], 1)
+        numbers, found = method(Chain.of([p.detach() for p in used]))
+        gradients = attention_gradients(run.scores, [used[i] for i in numbers], run.rows)
+        return torch.cat([found(chunk) for chunk in gradients], 1)
 
     return _of_pictures(subject, some)
 

@@ -26,7 +26,7 @@ class Captioner(Task):
         small = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 32}
         encoder = transformers.ViTConfig(image_size=32, patch_size=8, attn_implementation=attention, **small)
         decoder = transformers.GPT2Config(
-            vocab_size=WORDS, n_positions=8, n_embd=16, n_layer=2, n_head=2, add_cross_attention=True, is_decoder=True,
+            vocab_size=WORDS, n_positions=20, n_embd=16, n_layer=2, n_head=2, add_cross_attention=True, is_decoder=True,
             bos_token_id=START, eos_token_id=1, attn_implementation=attention,
         )  # fmt: skip
         with torch.random.fork_rng(), torch.no_grad():
@@ -142,6 +142,15 @@ def test_rollout_is_not_for_decoders_and_legrad_is_of_the_encoder():
 def test_more_than_two_kinds_of_tokens_are_refused():
     one, other = torch.ones(1, 1, 2, 3), torch.ones(1, 1, 2, 4)
     with pytest.raises(UserError, match="at most one kind of other tokens"):
-        Chain.of([one, other], [one[:, None], other[:, None]])
+        Chain.of([one, other])
     with pytest.raises(UserError, match="at most one kind of other tokens"):
-        Chain.of([torch.ones(1, 1, 5, 5), one], [torch.ones(1, 1, 1, 5, 5), one[:, None]])
+        Chain.of([torch.ones(1, 1, 5, 5), one])
+
+
+def test_as_many_words_as_places_are_refused():
+    task, ids = Captioner().double().eval(), [2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5, 6, 7, 8, 9, 2]
+    targets = Targets.of([ids], [["word"] * 17])
+    with untouched(task), pytest.raises(UserError, match="got 17 of both"):
+        explain(task, images(1), targets, "gradient_attention")
+    (found,) = explain(task, images(1), Targets.of([ids[1:]], [["word"] * 16]), "gradient_attention")
+    assert set(found.flags) == {""}

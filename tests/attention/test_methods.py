@@ -44,6 +44,12 @@ def torchvision_vit():
     return awake(VisionTransformer(32, 8, LAYERS, 4, 32, 64, num_classes=CLASSES))
 
 
+@cache
+def vit_task():
+    """One for many tests: finding out how to cut takes most of their time."""
+    return ClassificationTask(torchvision_vit(), size=32)
+
+
 def timm_vit(size=(32, 32), **options):
     return awake(
         timm.create_model(
@@ -121,7 +127,7 @@ def check(task, batch, forward, reading, prefix, grid=(4, 4), rtol=1e-9):
 
 
 def test_torchvision_vit_is_the_loop():
-    check(ClassificationTask(torchvision_vit(), size=32), images(), of_torchvision, [0], 1)
+    check(vit_task(), images(), of_torchvision, [0], 1)
 
 
 def test_timm_vit_is_the_loop():
@@ -294,7 +300,7 @@ def test_a_cut_inside_attention_counts_it_once(method):
 
 @EVERY
 def test_all_rows_of_all_pictures_are_each_alone(method, monkeypatch):
-    task = ClassificationTask(torchvision_vit(), size=32)
+    task = vit_task()
     batch, targets = images(count=3), Targets.of([[1, 2, 3], [], [4, 0]], [["x", "y", "z"], [], ["w", "v"]])
     together = explain(task, batch, targets, method)
     assert [len(e.signed) for e in together] == [3, 0, 2]
@@ -312,12 +318,19 @@ def test_all_rows_of_all_pictures_are_each_alone(method, monkeypatch):
 
 @EVERY
 def test_contrasts_and_counterfactuals_are_other_rows(method):
-    task, batch = ClassificationTask(torchvision_vit(), size=32), images()
+    task, batch = vit_task(), images()
     plain = explain(task, batch, TARGETS, method)
     turned = explain(task, batch, TARGETS.negative(), method)
     assert same_maps(turned, [replace(e, scores=-e.scores) for e in plain]) == (method == "attention_rollout")
     (contrast,) = explain(task, images(count=1), task.given(["1 rather than 2"], images(count=1)), method)
     assert close(contrast.scores[0], plain[0].scores[0] - plain[0].scores[1])
+
+
+@EVERY
+def test_a_compiled_model_is_the_model(method):
+    plain = explain(vit_task(), images(), TARGETS, method)
+    task = ClassificationTask(torch.compile(torchvision_vit()), size=32)
+    assert same_maps(explain(task, images(), TARGETS, method), plain)
 
 
 @EVERY
@@ -353,7 +366,7 @@ def test_and_when_the_model_fails_on_the_way(method, monkeypatch):
 
 @EVERY
 def test_threads_may_share_a_model(method):
-    task = ClassificationTask(torchvision_vit(), size=32)
+    task = vit_task()
     batches = [images(count=1), images()]
     targets = [TARGETS.take(torch.arange(len(batch))) for batch in batches]
     expected = [explain(task, *pair, method) for pair in zip(batches, targets, strict=True)]
@@ -373,7 +386,7 @@ def test_threads_may_share_a_model(method):
 
 @EVERY
 def test_half_precision_and_autocast_are_near(method):
-    exact = explain(ClassificationTask(torchvision_vit(), size=32), images(), TARGETS, method)
+    exact = explain(vit_task(), images(), TARGETS, method)
     model = VisionTransformer(32, 8, LAYERS, 4, 32, 64, num_classes=CLASSES).eval()
     model.load_state_dict(torchvision_vit().state_dict())
     with torch.autocast("cpu", torch.bfloat16):
