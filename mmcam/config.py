@@ -28,7 +28,7 @@ from mmcam.resources import config_path
 
 __all__ = ["SECTIONS", "Config", "import_class", "instantiate", "one_line", "read_config", "resolve"]
 
-SECTIONS = ("task", "data", "train", "quality", "metrics", "experiment", "questions", "samples")
+SECTIONS = ("task", "data", "train", "quality", "explain", "metrics", "experiment", "questions", "samples")
 """What may stand at the top level of a file."""
 
 KEYS = ("class_path", "init_args", "dict_kwargs")

@@ -15,7 +15,7 @@ from mmcam.subject import Subject
 from mmcam.task import Batch, Targets, Task, evaluating
 
 
-def explain(task: Task, batch: Batch, targets: Targets | None = None, method: str = "grad_cam") -> list[Explanation]:
+def explain(task: Task, batch: Batch, targets: Targets | None = None, method: str = "") -> list[Explanation]:
     """Explain every target of every sample: one trunk forward without a graph, one head, one batched backward.
 
     The task is left as found: train or eval mode (the call itself runs in eval mode), gradients, `requires_grad`,
@@ -27,7 +27,7 @@ def explain(task: Task, batch: Batch, targets: Targets | None = None, method: st
         task: The adapter around the model.
         batch: The samples; moved to the task's device.
         targets: What to explain; the model's own prediction if not given.
-        method: Name of a method in `mmcam.methods`.
+        method: Name of a method in `mmcam.methods`; the task's own (`Task.method`) if not given.
 
     Returns:
         One explanation a sample, in order.
@@ -35,6 +35,7 @@ def explain(task: Task, batch: Batch, targets: Targets | None = None, method: st
     Raises:
         UserError: The method is not known, the layer is not spatial, or the targets are not for these samples.
     """
+    method = method or task.method
     check_method(method)
     with torch.inference_mode(False), evaluating(task):
         batch = batch.to(task.device)
@@ -50,7 +51,7 @@ def explain_activations(
     activations: Float[Tensor, "b k h w"],
     batch: Batch,
     targets: Targets,
-    method: str = "grad_cam",
+    method: str = "",
     keep_weights: bool = False,
 ) -> list[Explanation]:
     """The second half of `explain`: several questions or methods on one picture share its trunk pass.
@@ -60,12 +61,13 @@ def explain_activations(
         activations: What `task.trunk(batch)` gave, in eval mode.
         batch: The samples, with the memo that `task.trunk` left.
         targets: What to explain.
-        method: Name of a method in `mmcam.methods`.
+        method: Name of a method in `mmcam.methods`; the task's own (`Task.method`) if not given.
         keep_weights: Keep α in the explanations, where the method is made of such.
 
     Returns:
         One explanation a sample, in order.
     """
+    method = method or task.method
     check_method(method)
     if len(targets) != len(batch):
         raise UserError(f"expected targets for {len(batch)} samples, got them for {len(targets)}")
@@ -98,7 +100,7 @@ def _maps(
         return subject.scores().to(signed.dtype), signed, weights
 
 
-def explain_all(task: Task, batches: Iterable[Batch], method: str = "grad_cam") -> Iterator[Explanation]:
+def explain_all(task: Task, batches: Iterable[Batch], method: str = "") -> Iterator[Explanation]:
     """Explain the predictions of a task over a loader, one explanation a sample, in order."""
     for batch in batches:
         yield from explain(task, batch, method=method)

@@ -1,7 +1,8 @@
 """Tasks by name, on a device, ready to explain; and one picture explained without a tensor in sight."""
 
 import hashlib
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from mmcam.engine import explain
 from mmcam.errors import UserError, unknown
 from mmcam.explanation import Explanation
 from mmcam.image import read_image
+from mmcam.methods import check_method
 from mmcam.task import Sample, Task
 
 __all__ = [
     "check_weights",
     "choose_device",
     "default_config",
+    "default_method",
     "explain_image",
     "instantiate",
     "load_task",
@@ -47,9 +50,37 @@ def load_task(config: Config, *, device: str = "auto", **overrides: Any) -> Task
         UserError: A name or value in the configuration is wrong, the device is absent, or a weight is not finite.
     """
     where = choose_device(device)
-    task = instantiate(config, "task", Task, overrides).eval()
+    task = instantiate(config, "task", Task, _but_explain(overrides)).eval()
     check_weights(task)
+    task.method = default_method(config, overrides)
     return task.to(where)
+
+
+@dataclass(frozen=True)
+class _Explain:
+    """The section `explain:` of a configuration."""
+
+    method: str = "grad_cam"
+
+
+def default_method(config: Config, overrides: Mapping[str, Any] | None = None) -> str:
+    """The method by which a configuration's model is explained if the user names none.
+
+    Args:
+        config: As for `load_task`.
+        overrides: Of YAML keys; `explain.method` is meant.
+
+    Raises:
+        UserError: There is no such method.
+    """
+    own = {name: value for name, value in (overrides or {}).items() if name.startswith("explain.")}
+    method = instantiate(config, "explain", _Explain, own).method
+    check_method(method)
+    return method
+
+
+def _but_explain(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in overrides.items() if not name.startswith("explain.")}
 
 
 def explain_image(
@@ -59,7 +90,7 @@ def explain_image(
     caption: str = "",
     classes: str = "",
     answer: str = "",
-    method: str = "grad_cam",
+    method: str = "",
     **overrides: Any,  # noqa: ANN401
 ) -> Explanation:
     """Explain one picture, from its path to its maps.
@@ -73,7 +104,7 @@ def explain_image(
         caption: Explain this caption and not the model's own.
         classes: Explain these classes (with commas between) and not the likeliest.
         answer: Explain this answer and not the likeliest.
-        method: Name of a function in `mmcam.cam`.
+        method: Name of a method in `mmcam.methods`; the configuration's if not given.
         overrides: As for `load_task`, `device` among them.
 
     Returns:

@@ -176,7 +176,7 @@ def with_baselines(task: Task, batch: Batch, targets: Targets | None = None) -> 
     with torch.no_grad():
         activations = task.trunk(batch)
         targets = task.predict(activations, batch) if targets is None else targets.to(task.device)
-    method = explain_activations(task, activations, batch, targets)
+    method = explain_activations(task, activations, batch, targets, "grad_cam")
     norm = explain_activations(task, activations, batch, targets, "activation_norm")
     return [
         {"": ours, "activation_norm": other, "flipped": replace(ours, signed=-ours.signed)}

@@ -13,7 +13,7 @@ from mmcam.errors import UserError
 from mmcam.evaluate import Evaluation
 from mmcam.folder import Folder
 from mmcam.judge import Amounts, Some, judge
-from mmcam.load import load_task, weights_sha256
+from mmcam.load import default_method, load_task, weights_sha256
 from mmcam.methods import check_method
 from mmcam.metrics.chosen import MetricSet
 from mmcam.plan import MAPS
@@ -25,8 +25,6 @@ from mmcam.task import Task
 from mmcam.truth import Truth
 
 __all__ = ["Judging", "Run", "open_run", "results"]
-
-METHODS = ("grad_cam", "activation_norm")
 
 
 @dataclass(frozen=True)
@@ -50,13 +48,14 @@ class Run:
     weights_sha256: str = ""
 
 
-def open_run(name: str, config: str, methods: tuple[str, ...] = ()) -> Run:
+def open_run(name: str, config: str, methods: tuple[str, ...] = (), overrides: Mapping[str, Any] | None = None) -> Run:
     """Find a run.
 
     Args:
         name: A dump's folder, URL or file; "" for a model.
         config: Of the model.
-        methods: Those to judge; all of a dump, or Grad-CAM and the activation norm, if none is named.
+        methods: Those to judge; all of a dump, or the model's own and the activation norm, if none is named.
+        overrides: Of YAML keys.
 
     Raises:
         UserError: There is neither, or the dump is not finished or lacks a method.
@@ -66,7 +65,7 @@ def open_run(name: str, config: str, methods: tuple[str, ...] = ()) -> Run:
             raise UserError("expected a dump or a model, got neither; name a dump's folder, or a model with --config")
         for method in methods:
             check_method(method)
-        return Run(config, None, methods or METHODS, True)
+        return Run(config, None, methods or (default_method(config, overrides), "activation_norm"), True)
     path = Path(name)
     if "://" in name or path.is_dir():
         folder = Folder(name)

@@ -302,6 +302,7 @@ class Task(nn.Module, ABC):
 
     Attributes:
         layer: Name of the explained layer, for the record.
+        method: By which it is explained if the caller names none; a configuration's `explain: {method: …}` sets it.
         separator: Between the words where they are shown as one: ", " for answers and classes, " " for a sentence.
         vjp: How several rows are differentiated at once: `mmcam.gradients.batched` (default), `replicated` for heads
             with fused recurrent kernels (`nn.LSTM`, `nn.GRU`), or `looped`. A task may also have one of its own:
@@ -310,6 +311,7 @@ class Task(nn.Module, ABC):
     """
 
     layer: str = ""
+    method: str = "grad_cam"
     separator: str = ", "
     vjp: Vjp = staticmethod(batched)
     seeing: Sequence[str] = ()

@@ -125,3 +125,20 @@ def test_the_hash_is_of_names_shapes_and_values():
     with torch.no_grad():
         task.conv1.bias[0] += 1
     assert digest != weights_sha256(task)
+
+
+def test_the_configuration_names_the_method(tmp_path):
+    from mmcam import Sample, explain
+    from tests.dump.conftest import picture
+
+    config = {"task": {"class_path": "tests.tiny_task.TinyTask"}, "explain": {"method": "layer_cam"}}
+    task = load_task(config, device="cpu")
+    batch = task.collate([Sample(picture(0), "a")])
+    assert explain(task, batch)[0].method == "layer_cam"
+    assert explain(task, batch, method="grad_cam")[0].method == "grad_cam"
+    other = load_task(config, device="cpu", **{"explain.method": "hires_cam"})
+    assert explain(other, batch)[0].method == "hires_cam"
+    with pytest.raises(UserError, match="layer_cam"):
+        load_task({**config, "explain": {"method": "layer_cm"}}, device="cpu")
+    with pytest.raises(UserError, match="method"):
+        load_task({**config, "explain": {"metod": "layer_cam"}}, device="cpu")

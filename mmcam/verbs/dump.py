@@ -53,7 +53,7 @@ def configure(parser: ArgumentParser) -> None:
         help="explain what the model says, what the data give, or both (default: predicted)",
     )
     parser.add_argument(
-        "--methods", type=str, default="grad_cam", help="one or several, with commas (default: grad_cam)"
+        "--methods", type=str, default="", help="one or several, with commas (default: the configuration's)"
     )
     parser.add_argument("--top-k", type=int, metavar="K", help="explain the K best answers or classes")
     parser.add_argument("--signed", action="store_true", help="keep the maps before ReLU too")
@@ -123,7 +123,7 @@ def _dump(arguments: Namespace, overrides: dict[str, Any], folder: "Folder", sha
     import torch
 
     from mmcam.config import resolve
-    from mmcam.load import load_task
+    from mmcam.load import default_method, load_task
     from mmcam.loading import Loading
     from mmcam.lock import stopping
     from mmcam.plan import Settings, make_plan, todo
@@ -133,7 +133,7 @@ def _dump(arguments: Namespace, overrides: dict[str, Any], folder: "Folder", sha
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     settings = Settings(
-        methods=tuple(arguments.methods.replace(" ", "").split(",")),
+        methods=tuple((arguments.methods or default_method(arguments.config, overrides)).replace(" ", "").split(",")),
         targets=arguments.targets,
         signed=arguments.signed,
         weights=arguments.weights,

@@ -79,7 +79,7 @@ def run(arguments: Namespace) -> int:
 
     methods = tuple(name for name in arguments.methods.replace(" ", "").split(",") if name)
     overrides = overrides_of(arguments)
-    run = open_run(arguments.run, arguments.config, methods)
+    run = open_run(arguments.run, arguments.config, methods, overrides)
     judging = Judging(
         data=arguments.data,
         overrides=overrides,

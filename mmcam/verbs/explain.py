@@ -55,7 +55,9 @@ def configure(parser: ArgumentParser) -> None:
         help="which words of the question, or of the caption so far, drive each answer or word; how much of it is seen "
         "in the picture (and not heard), and what it scores without the picture",
     )
-    parser.add_argument("--method", type=str, default="grad_cam", help="grad_cam, hires_cam … (default: grad_cam)")
+    parser.add_argument(
+        "--method", type=str, default="", help="grad_cam, layer_cam, guided_grad_cam … (default: the configuration's)"
+    )
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="pictures at a time (default: 8)")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures")
     parser.add_argument("--out", type=Path, default=Path("runs/explain"), metavar="DIR", help="(default: runs/explain)")
@@ -302,7 +304,7 @@ def _writer(arguments: Namespace, config: str, overrides: dict, task: "Task") ->
         arguments.out / "maps.h5",
         config={"task": resolve(config, "task", Task, overrides)},
         layer=task.layer,
-        methods=(arguments.method,),
+        methods=(arguments.method or task.method,),
         weights_sha256=weights_sha256(task),
         overwrite=True,
     )
