@@ -11,7 +11,7 @@ from torch import Tensor
 from mmcam import gradients
 from mmcam.errors import UserError
 from mmcam.gradients import full_gradients
-from mmcam.subject import HEADS_AT_ONCE, _of_rows
+from mmcam.subject import HEADS_AT_ONCE, of_rows
 from mmcam.task import Batch, Targets, Task, evaluating, vjp_of
 
 __all__ = ["Ear", "listening"]
@@ -73,7 +73,7 @@ class Ear:
         b, _, t = rows.shape
         with torch.no_grad():
             y = of(self.activations.clone(), self.batch, self.targets, x) if rows.numel() else rows.new_zeros(b, t)
-        return _of_rows(rows, y)
+        return of_rows(rows, y)
 
     def _scores(self, vectors: Float[Tensor, "n l d"], index: Int[Tensor, " n"]) -> Float[Tensor, "n t"]:
         several = self.everyone.repeat_interleave(len(index) // max(1, len(self.batch)))

@@ -80,7 +80,7 @@ class Subject:
                 b, _, t = self.rows.shape
                 everyone = torch.arange(b, device=self.rows.device)
                 self._y = self.head(self.activations, everyone) if self.rows.numel() else self.rows.new_zeros(b, t)
-        return _of_rows(self.rows, self._y)
+        return of_rows(self.rows, self._y)
 
     def scores_of_altered(self, count: int, alter: Alter) -> Float[Tensor, "b n r"]:
         """Let the head see other activations: `count` alterations of every sample, in passes that fit into the memory.
@@ -99,7 +99,7 @@ class Subject:
             targets = self._targets.take(index)
             with torch.no_grad():
                 y = self._scores(alter(index, number), self._batch.take(index), targets)
-            parts.append(_of_rows(targets.rows, y))
+            parts.append(of_rows(targets.rows, y))
         return self._joined(parts, count)
 
     def scores_of_pictures(self, count: int, alter: Alter) -> Float[Tensor, "b n r"]:
@@ -151,7 +151,7 @@ class Subject:
         return torch.autocast(**self._autocast)
 
 
-def _of_rows(rows: Float[Tensor, "n r t"], y: Float[Tensor, "n t"]) -> Float[Tensor, "n r"]:
+def of_rows(rows: Float[Tensor, "n r t"], y: Float[Tensor, "n t"]) -> Float[Tensor, "n r"]:
     # Not a matrix product: zero times a log-probability of minus infinity shall be zero.
     y = y.to(torch.promote_types(y.dtype, torch.float32))
     return (rows.to(y.dtype) * y[:, None]).masked_fill(rows == 0, 0).sum(2)
