@@ -552,3 +552,19 @@ def test_words_heard_of_a_phrase_and_a_sentence(folder, capsys):
 def test_a_task_without_words(folder, capsys):
     assert explain("dog.png", "--heard") == 2
     assert "TinyTask hears no words: expected a task for questions or captions" in one_error(capsys)
+
+
+def test_several_layers_side_by_side_and_fused(folder, capsys):
+    assert explain("dog.png", "--layer", "conv1,conv2", "--out", "beside") == 0
+    record = json.loads((folder / "beside" / "dog.json").read_text())
+    assert len(record["words"]) == 6
+    assert record["words"][0].endswith("(conv1)")
+    assert record["words"][1].endswith("(conv2)")
+    assert explain("dog.png", "--layer", "conv1, conv2", "--fuse", "max", "--hdf5", "--out", "fused") == 0
+    assert json.loads((folder / "fused" / "dog.json").read_text())["layer"] == "conv1 max conv2"
+    with MapReader(folder / "fused" / "maps.h5") as maps:
+        assert maps.rows == 3
+        assert maps.attributes["layer"] == "conv1 max conv2"
+    capsys.readouterr()
+    assert explain("dog.png", "--layer", "conv1,conv1") == 2
+    assert "each once" in one_error(capsys)

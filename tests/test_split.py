@@ -468,3 +468,13 @@ def test_observe_sees_every_call_in_order():
     seen, result = observe(model, images(dtype=torch.float32))
     assert [name for name, _ in seen] == ["conv", "twice", "twice"]
     torch.testing.assert_close(seen[-1][1].mean((2, 3)), result)
+
+
+def test_a_model_broken_before_the_cut_is_cut_all_the_same():
+    """NaN everywhere is the same NaN again: the maps will be flagged, which says more than an error about the cut."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(16, 2)).eval()
+    with torch.no_grad():
+        model[0].weight.fill_(float("nan"))
+    split = Split(model, "2")
+    maps, memo = split.below(torch.zeros(1, 3, 6, 6))
+    assert bool(split.above(maps, memo).isnan().all())

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from mmcam.explanation import Explanation
     from mmcam.store import MapWriter
-    from mmcam.task import Sample, Task
+    from mmcam.task import Sample, Targets, Task
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +33,11 @@ examples:
   mmcam explain photo.jpg --caption "a dog on a bench" --words dog --words "a bench" --sentence
   mmcam explain photos/ --question "what is above the dog?" --heard --out runs/dog
   mmcam explain "photos/**/*.jpg" --config classification/scenes --class "dog, cat" --hdf5
-  mmcam explain photo.jpg --config my.yaml --layer layer3 --method hires_cam --device cuda"""
+  mmcam explain photo.jpg --config my.yaml --layer layer3 --method hires_cam --device cuda
+  mmcam explain photo.jpg --layer features.12,features.15,features.18 --fuse max"""
 
 Scale = Literal["own", "joint", "none"]
+How = Literal["beside", "mean", "max", "product"]
 LARGEST_DRAWN = 1024  # pixels a side; a panel has 224
 MOST_HEARD = 3  # words in the table; the strip has all
 
@@ -57,6 +59,12 @@ def configure(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--method", type=str, default="", help="grad_cam, layer_cam, guided_grad_cam … (default: the configuration's)"
+    )
+    parser.add_argument(
+        "--fuse",
+        type=How,
+        default="beside",
+        help="of several layers (--layer layer3,layer4): maps side by side, or one of all (default: beside)",
     )
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="pictures at a time (default: 8)")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures")
@@ -99,17 +107,28 @@ def run(arguments: Namespace) -> int:
     phrases = Phrases(arguments.words or [])
     done = 0
     if asked:
-        task = load_task(config, **{"device": arguments.device, **overrides})
+        if arguments.heard and "," in arguments.layer:
+            raise UserError("--heard: expected one layer, got several; the words heard do not depend on the layer")
+        tasks = [load_task(config, **{"device": arguments.device, **more}) for more in by_layer(overrides)]
+        task = tasks[0]
         with ExitStack() as stack:
             maps = None
             for samples in batches(asked, arguments.batch_size, failures):
                 explained = explain_batch(
-                    task, samples, text, phrases, arguments.sentence, arguments.method, arguments.heard
+                    task,
+                    samples,
+                    text,
+                    phrases,
+                    arguments.sentence,
+                    arguments.method,
+                    arguments.heard,
+                    tasks[1:],
+                    arguments.fuse,
                 )
                 if arguments.caption:
                     explained = [_prompted(one, text) for one in explained]
                 if arguments.hdf5:
-                    maps = maps or stack.enter_context(_writer(arguments, config, overrides, task))
+                    maps = maps or stack.enter_context(_writer(arguments, config, overrides, task, explained[0]))
                     maps.append([one.explanation for one in explained], [one.ids for one in explained])
                 for sample, one in zip(samples, explained, strict=True):
                     print(report(one, sample.image, arguments.out, arguments.scale, arguments.colours), flush=True)
@@ -179,6 +198,8 @@ def explain_batch(
     sentence: bool,
     method: str,
     heard: bool = False,
+    others: "Sequence[Task]" = (),
+    how: How = "beside",
 ) -> list[Explained]:
     """Explain what the user wants of some samples.
 
@@ -188,8 +209,10 @@ def explain_batch(
         text: Caption, answer or class to explain; "" for what the model says itself.
         phrases: Which words of it.
         sentence: Give the whole of it a row too.
-        method: Name of a function in `mmcam.cam`.
+        method: Name of a method; "" for the task's own.
         heard: Explain it by the words heard, too.
+        others: The same model, cut at other layers, whose maps are joined with the first one's.
+        how: They are joined: side by side, or one map of all, see `mmcam.fuse`.
 
     Returns:
         One a sample.
@@ -201,6 +224,7 @@ def explain_batch(
 
     from mmcam.doctor import depends_on_layer
     from mmcam.engine import check, explain_activations
+    from mmcam.fuse import beside, fuse
     from mmcam.heard import with_words
 
     batch = task.collate(samples)
@@ -225,7 +249,35 @@ def explain_batch(
     if heard:
         explanations = with_words(explanations, task, activations, batch, targets)
     ids = targets.row_ids()
+    if others:
+        layers = [explanations, *(at_layer(other, samples, targets, method) for other in others)]
+        joined = [beside(maps) if how == "beside" else fuse(maps, how) for maps in zip(*layers, strict=True)]
+        repeats = len(layers) if how == "beside" else 1
+        explanations, ids = joined, [[i for i in row for _ in range(repeats)] for row in ids]
     return [Explained(*each) for each in zip(explanations, ids, said, strict=True)]
+
+
+def by_layer(overrides: dict[str, Any]) -> list[dict[str, Any]]:
+    """The overrides once a layer of `--layer layer3,layer4`; the layers' names must differ."""
+    layers = str(overrides.get("task.init_args.layer", "")).replace(" ", "").split(",")
+    if len(layers) == 1:
+        return [overrides]
+    if "" in layers or len(set(layers)) < len(layers):
+        raise UserError(f"--layer: expected layers, each once, with commas between; got {', '.join(layers)}")
+    return [overrides | {"task.init_args.layer": layer} for layer in layers]
+
+
+def at_layer(task: "Task", samples: "Sequence[Sample]", targets: "Targets", method: str) -> "list[Explanation]":
+    """Explain the same words at another layer: the task is the same model, cut there."""
+    import torch
+
+    from mmcam.engine import check, explain_activations
+
+    batch = task.collate(samples).to(task.device)
+    with torch.no_grad():
+        activations = task.trunk(batch)
+    check(activations, batch, task.layer)
+    return explain_activations(task, activations, batch, targets, method)
 
 
 def _prompted(one: Explained, caption: str) -> Explained:
@@ -295,16 +347,16 @@ def _shrink(explanation: "Explanation", image: "Image.Image") -> "tuple[Explanat
     return replace(explanation, size=(height, width), window=window), image.resize((width, height))
 
 
-def _writer(arguments: Namespace, config: str, overrides: dict, task: "Task") -> "MapWriter":
+def _writer(arguments: Namespace, config: str, overrides: dict, task: "Task", first: Explained) -> "MapWriter":
     from mmcam.load import resolve, weights_sha256
     from mmcam.store import MapWriter
     from mmcam.task import Task
 
     return MapWriter(
         arguments.out / "maps.h5",
-        config={"task": resolve(config, "task", Task, overrides)},
-        layer=task.layer,
-        methods=(arguments.method or task.method,),
+        config={"task": resolve(config, "task", Task, by_layer(overrides)[0])},
+        layer=first.explanation.layer,
+        methods=(first.explanation.method,),
         weights_sha256=weights_sha256(task),
         overwrite=True,
     )
