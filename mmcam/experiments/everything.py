@@ -31,8 +31,8 @@ class Everything(Experiment):
         destroyed: Sequence[str] = DESTROYED,
         given: bool = False,
         share: float = 0.1,
-        faithful: float = 0.02,
-        sanity: float = 0.03,
+        faithful: float = 0.015,
+        sanity: float = 0.02,
         paper: str = "",
     ) -> None:
         """Choose.
