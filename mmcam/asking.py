@@ -49,6 +49,9 @@ class Asking:
         """
         every = [{**found, **self._baselines(found)} for found in some.explanations]
         names = list(every[0])
+        self.pictures += len(every)
+        if not any(kept):
+            return
         targets = some.targets.only([list(rows) * len(names) for rows in kept])
         maps = torch.zeros(len(every), targets.rows.shape[1], *some.batch.images.shape[2:])
         for i, (found, rows) in enumerate(zip(every, kept, strict=True)):
@@ -61,7 +64,6 @@ class Asking:
                 for place, row in enumerate(names):
                     part = values[i, place * len(rows) : (place + 1) * len(rows)]
                     self._keep(row, name, part, some.numbers[i])
-        self.pictures += len(every)
 
     def figures(self) -> dict[str, dict[str, Figure]]:
         """Every column of every metric of every row: "deletion score" and so on."""

@@ -45,14 +45,12 @@ class Asked(Experiment):
         Raises:
             UserError: No word names a thing.
         """
-        asking, asked = Asking(self.metrics, seed=seed), 0
+        asking = Asking(self.metrics, seed=seed)
         for some in explained(task, truth, self.methods, given=self.given, limit=max(1, round(limit * self.share))):
             words = [next(iter(found.values())).words for found in some.explanations]
             about = [truth.about(number, row) for number, row in zip(some.numbers, words, strict=True)]
-            kept = [[i for i, meant in enumerate(row) if meant is not None] for row in about]
-            asked += sum(map(len, kept))
-            asking.add(task, some, kept)
-        if not asked:
+            asking.add(task, some, [[i for i, meant in enumerate(row) if meant is not None] for row in about])
+        if not asking.rows:
             raise UserError(f"{self.title}: no word of {asking.pictures} samples names a thing")
         conditions = {
             "explained": "what people said" if self.given else "what the model says",
