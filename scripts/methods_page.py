@@ -43,7 +43,7 @@ The same picture under every method, by name as in `mmcam explain --method NAME`
 paper, equation and where it differs, stands in its docstring: `mmcam.cam`, `mmcam.elementwise`, `mmcam.eigen`,
 `mmcam.ablation`, `mmcam.masking`, `mmcam.smoothing`, `mmcam.full_grad`, `mmcam.pixels`, `mmcam.attention`.
 
-The tables are excerpts of [results.md](results.md), which tells the conditions: the embedded models on fresh scenes, few
+The tables are excerpts of [results.md](results.md), which tells the conditions: embedded models on fresh scenes, few
 pictures, wide intervals. A number with a star is the best of its column among the methods.
 """
 
