@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mmcam.engine import explain
+from mmcam.engine import explain, explain_activations
 from mmcam.errors import UserError
 from mmcam.explanation import Explanation
 from mmcam.task import Batch, Sample, Targets, Task, vjp_of
@@ -23,6 +23,7 @@ def explain_finer(
     *,
     gamma: float = 0.6,
     method: str = "grad_cam",
+    activations: Float[Tensor, "b k h w"] | None = None,
 ) -> list[Explanation]:
     """Finer-CAM (Zhang et al., arXiv 2501.11309): explain y_c - γ/d Σ_i y_i instead of y_c, i being like c.
 
@@ -40,6 +41,7 @@ def explain_finer(
         references: Ids that each is compared with, such as `nearest` gives.
         gamma: Strength of the comparison.
         method: Name of a method in `mmcam.methods`.
+        activations: What `task.trunk(batch)` gave, in eval mode, if it is at hand from looking for references.
 
     Returns:
         One explanation a sample; its scores are those of the contrast.
@@ -55,7 +57,10 @@ def explain_finer(
     if targets.foils is not None:
         raise UserError("expected plain targets, got some with foils; Finer-CAM makes its own out of the references")
     batch = replace(batch, inputs={**batch.inputs, REFERENCES: references.to(batch.images.device)})
-    return explain(_Finer(task, gamma), batch, targets, method)
+    finer = _Finer(task, gamma)
+    if activations is not None:
+        return explain_activations(finer, activations, batch, targets, method)
+    return explain(finer, batch, targets, method)
 
 
 def nearest(scores: Float[Tensor, "b *t v"], ids: Int[Tensor, "b t"], count: int = 3) -> Int[Tensor, "b t d"]:

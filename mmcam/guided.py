@@ -41,6 +41,8 @@ RECTIFIERS = frozenset(
 """Names of autograd's nodes, without their number."""
 BOUNDED = {"HardtanhBackward": "_saved_min_val", "ClampBackward": "_saved_min", "ClampMinBackward": "_saved_min"}
 """Nodes that are rectifiers if their lower bound is zero (ReLU6 is one), and where it stands."""
+RISING = frozenset({"ReluBackward", "ThresholdBackward", "SoftplusBackward", *BOUNDED})
+"""Rectifiers whose derivative is negative nowhere, whatever their parameters are."""
 OPAQUE = {
     "CompiledFunctionBackward": "a part compiled by torch.compile",
     "torch::autograd::CopySlices": "an in-place operation on a part of a tensor",
@@ -67,6 +69,7 @@ class Rectifiers:
         if rule not in RULES:
             raise unknown("rule", rule, RULES)
         self._hook = RULES[rule]
+        self._rising = _guided_rising if rule == "guided" else self._hook
         self._hooked: set[Node] = set()
         self._stack = ExitStack()
 
@@ -87,7 +90,7 @@ class Rectifiers:
         Raises:
             UserError: A part of the graph cannot be seen into.
         """
-        if self._hook is None:
+        if self._hook is None or self._rising is None:
             return
         seen = {None, *known}
         waiting = [x.grad_fn for x in outputs]
@@ -103,7 +106,8 @@ class Rectifiers:
                 )
             if _is_rectifier(node) and node not in self._hooked:
                 self._hooked.add(node)
-                self._stack.callback(node.register_hook(self._hook).remove)
+                hook = self._rising if _name(node) in RISING else self._hook
+                self._stack.callback(node.register_hook(hook).remove)
             waiting.extend(below for below, _ in node.next_functions)
 
     @contextmanager
@@ -148,8 +152,12 @@ def submodules(root: nn.Module, names: Sequence[str]) -> list[nn.Module]:
 
 
 def _is_rectifier(node: Any) -> bool:  # noqa: ANN401
-    name = node.name().rstrip("0123456789")
+    name = _name(node)
     return name in RECTIFIERS or (name in BOUNDED and getattr(node, BOUNDED[name]) == 0)
+
+
+def _name(node: Node) -> str:
+    return node.name().rstrip("0123456789")
 
 
 def _tensors(tree: object) -> list[Tensor]:
@@ -161,6 +169,12 @@ def _guided(inputs: Gradients, outputs: Gradients) -> Gradients | None:
     own, *others = inputs
     came = outputs[0]
     return None if own is None or came is None else (own.relu().masked_fill(came < 0, 0), *others)
+
+
+def _guided_rising(inputs: Gradients, outputs: Gradients) -> Gradients | None:
+    """The same where no derivative is negative: then f'(x) · g is positive only where both are."""
+    own, *others = inputs
+    return None if own is None else (own.relu(), *others)
 
 
 def _deconv(inputs: Gradients, outputs: Gradients) -> Gradients | None:

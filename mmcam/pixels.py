@@ -18,7 +18,7 @@ from mmcam.cam import grad_cam
 from mmcam.errors import UserError
 from mmcam.gradients import channel_weights
 from mmcam.guided import Rule
-from mmcam.saliency import GRAPH, PASSING, everyone, pixel_gradients, room, settled, taken
+from mmcam.saliency import GRAPH, PASSING, Part, by_parts, everyone, pixel_gradients, room, settled, taken
 from mmcam.task import Batch, Targets, Task, vjp_of
 
 __all__ = [
@@ -59,16 +59,15 @@ def guided_grad_cam(
     Returns:
         The signed product.
     """
-    with settled(task, batch, targets) as (batch, targets):
-        gradients = pixel_gradients(task, batch, targets, rule, seeing, memory)
-        with torch.no_grad():
-            activations = task.trunk(batch).detach()
 
+    def product(part: Part) -> Float[Tensor, "b r c H W"]:
         def head(x: Float[Tensor, "n k h w"], index: Int[Tensor, " n"]) -> Float[Tensor, "n t"]:
-            return task.scores(x, *taken(batch, targets, index))
+            return task.scores(x, *taken(part.batch, part.targets, index))
 
-        _, weights = channel_weights(head, activations, targets.rows, vjp_of(task))
-        return times_maps(gradients, grad_cam(weights, activations))
+        _, weights = channel_weights(head, part.activations, part.targets.rows, vjp_of(task))
+        return times_maps(part.gradients, grad_cam(weights, part.activations))
+
+    return by_parts(task, batch, targets, rule, seeing, memory, product)
 
 
 def times_maps(gradients: Float[Tensor, "b r c H W"], maps: Float[Tensor, "b r h w"]) -> Float[Tensor, "b r c H W"]:

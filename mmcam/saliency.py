@@ -16,7 +16,7 @@ embedding, while the language half keeps its derivatives.
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -29,14 +29,26 @@ from mmcam.gradients import MEMORY, _no_slow_vmap, full_gradients
 from mmcam.guided import Rectifiers, Rule, submodules
 from mmcam.task import Batch, Targets, Task, evaluating, vjp_of
 
-__all__ = ["GRAPH", "PASSING", "budget", "everyone", "pixel_gradients", "room", "settled", "taken"]
+__all__ = [
+    "GRAPH",
+    "PASSING",
+    "Part",
+    "budget",
+    "by_parts",
+    "everyone",
+    "pixel_gradients",
+    "room",
+    "settled",
+    "taken",
+]
 
 logger = logging.getLogger(__name__)
 
 GRAPH = 250
 """Numbers that a trunk's graph keeps for each number of its input; MobileNetV3 73, VGG-16 122, DenseNet-121 217."""
-PASSING = 64
-"""Numbers that lie in memory at once for each number of the input when no graph is kept: VGG's first maps, thrice."""
+PASSING = 200
+"""The same when no graph is kept. VGG's first maps, thrice, are 64; but on a CPU pictures and rows pass fastest if few
+enough are on their way for its caches (of 224 px four, of 112 px sixteen)."""
 
 
 def pixel_gradients(
@@ -65,10 +77,53 @@ def pixel_gradients(
     Raises:
         UserError: The trunk keeps no graph, a part of it hides rectifiers, or a name is not known.
     """
+    return by_parts(task, batch, targets, rule, seeing, memory, lambda part: part.gradients)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some samples of a batch that went through the trunk and back.
+
+    Attributes:
+        gradients: At the network's input.
+        activations: What the trunk gave on the way, without a graph.
+        batch: The samples, with the memo that the trunk left, without a graph either.
+        targets: Theirs.
+    """
+
+    gradients: Float[Tensor, "b r c H W"]
+    activations: Float[Tensor, "b k h w"]
+    batch: Batch
+    targets: Targets
+
+
+def by_parts(
+    task: Task,
+    batch: Batch,
+    targets: Targets | None,
+    rule: Rule,
+    seeing: Sequence[str] | None,
+    memory: int | None,
+    finish: Callable[[Part], Float[Tensor, "n r c H W"]],
+) -> Float[Tensor, "b r c H W"]:
+    """Differentiate as many samples at once as there is memory for, and make something of each part's gradients.
+
+    Args:
+        task: See `pixel_gradients`, also for the others.
+        batch: The samples.
+        targets: What to explain.
+        rule: Of the rectifiers.
+        seeing: Modules of the head that follow it.
+        memory: Bytes that one pass may take, roughly.
+        finish: What becomes of a part; it needs no second trunk pass for the activations.
+
+    Returns:
+        What was made of all samples.
+    """
     modules = submodules(task, task.seeing if seeing is None else seeing)
     with settled(task, batch, targets) as (batch, targets):
         parts = everyone(batch).split(room(batch, memory, GRAPH))
-        return torch.cat([_gradients(task, *taken(batch, targets, i), rule, modules, memory) for i in parts])
+        return torch.cat([finish(_part(task, *taken(batch, targets, i), rule, modules, memory)) for i in parts])
 
 
 @contextmanager
@@ -108,9 +163,9 @@ def room(batch: Batch, memory: int | None, factor: int) -> int:
     return max(1, budget(x.device, memory) // max(1, factor * x[:1].numel() * x.element_size()))
 
 
-def _gradients(
+def _part(
     task: Task, batch: Batch, targets: Targets, rule: Rule, modules: Sequence[nn.Module], memory: int | None
-) -> Float[Tensor, "b r c H W"]:
+) -> Part:
     """`pixel_gradients` of one part of a batch."""
     with torch.enable_grad(), Rectifiers(rule) as rectifiers:
         leaf = batch.images.detach().clone().requires_grad_()
@@ -131,7 +186,7 @@ def _gradients(
                 _, gradients = full_gradients(head, flat, rows, vjp_of(task))  # (b, r, n, 1, 1)
             above = [_apart(row, crossing) for row in gradients.flatten(2).unbind(1)]
             parts.append(_through(crossing, leaf, above, room(batch, memory, PASSING)))
-        return torch.cat(parts, 1)
+        return Part(torch.cat(parts, 1), crossing[0].detach(), fixed, targets)
 
 
 def _cut(activations: Tensor, batch: Batch) -> tuple[list[Tensor], Batch, Callable[[Batch, list[Tensor]], Batch]]:
