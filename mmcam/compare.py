@@ -38,7 +38,7 @@ def paired(
 
     Returns:
         The mean of two - one with its 95 % percentile interval, and the two-sided share of resamplings whose mean,
-        shifted to zero, is at least as far from zero as the one observed.
+        shifted to zero, is at least as far from zero as the one observed; NaN of fewer than two pictures.
     """
     difference = (two - one).double()
     difference = difference[~difference.isnan()]
@@ -49,7 +49,8 @@ def paired(
     drawn = torch.cat([difference[index].mean(1) for index in _resampled(n, samples, seed)])
     low, high = drawn.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     extreme = ((drawn - observed).abs() >= observed.abs() - 1e-12).sum()
-    return Figure(float(observed), low, high, n, len(one) - n), float((extreme + 1) / (samples + 1))
+    p = float((extreme + 1) / (samples + 1)) if n > 1 else float("nan")
+    return Figure(float(observed), low, high, n, len(one) - n), p
 
 
 def _resampled(n: int, samples: int, seed: int) -> list[Int[Tensor, "some n"]]:
@@ -83,12 +84,14 @@ def compare(one: Mapping[str, Any], two: Mapping[str, Any], names: tuple[str, st
         names: Of the two, for the title.
 
     Returns:
-        A table of the differences two - one, with a p-value beside each.
+        A table of the differences two - one, with a p-value beside each. Its notes name the rows that only one result
+        has, and tell where the results are of different data, whose pictures may differ under the same ids.
 
     Raises:
         UserError: They have no picture, row or metric in common.
     """
-    ids = [name for name in one["pictures"]["ids"] if name in set(two["pictures"]["ids"])]
+    others = set(two["pictures"]["ids"])
+    ids = [name for name in one["pictures"]["ids"] if name in others]
     values = [result["pictures"]["values"] for result in (one, two)]
     if not ids or not values[0].keys() & values[1].keys():
         raise UserError(f"expected results of the same pictures and methods, {names[0]} and {names[1]} share none")
@@ -98,11 +101,17 @@ def compare(one: Mapping[str, Any], two: Mapping[str, Any], names: tuple[str, st
         for metric in (name for name in values[0][row] if name in values[1][row]):
             pair = [_chosen(result, row, metric, ids) for result in (one, two)]
             rows[row][metric], rows[row][f"p({metric})"] = paired(*pair)
+    notes = ["p: two-sided, paired bootstrap over pictures, 10,000 resamplings."]
+    if alone := [name for name in {**values[0], **values[1]} if name not in rows]:
+        notes.append(f"Not compared, as only one of the two has them: {', '.join(alone)}.")
+    data = [result.get("conditions", {}).get("data") for result in (one, two)]
+    if data[0] != data[1]:
+        notes.append("The two name different data: the same ids may be of other pictures.")
     return Table(
         f"{names[1]} less {names[0]}, paired over {len(ids)} pictures",
         rows,
         {"one": one.get("conditions", {}), "two": two.get("conditions", {})},
-        ("p: two-sided, paired bootstrap over pictures, 10,000 resamplings.",),
+        tuple(notes),
     )
 
 

@@ -70,7 +70,7 @@ class Evaluation:
             The numbers of the words that were judged.
         """
         first = next(iter(explanations.values()))
-        self._said[number] = first.words
+        self._said.setdefault(number, first.words)  # of several texts that people gave the first, as without a dump
         about = self.truth.about(number, first.words)
         human = self.truth.human(number)
         if human is None:  # where people pointed there are no things to be absent

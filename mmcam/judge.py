@@ -45,6 +45,7 @@ def judge(
     task: Task | None = None,
     methods: Sequence[str] = (),
     signed: bool = True,
+    who: str = "model",
 ) -> tuple[list[Table], Evaluation]:
     """Judge explained samples.
 
@@ -56,6 +57,7 @@ def judge(
         task: The model, if it is to be asked.
         methods: Whose maps are compared when parts are destroyed.
         signed: Whether there are maps before ReLU.
+        who: Said it, "model" or "people": the row of the table of what was said.
 
     Returns:
         The tables, that of the maps first, unless no word names a thing; and the judged maps.
@@ -79,7 +81,7 @@ def judge(
         note = f"{evaluation.skipped} samples without a word that names a thing are left out."
         tables.append(Table("Maps against the truth", evaluation.figures(), {}, (note,), higher(metrics.maps)))
     if said := evaluation.said():
-        tables.append(Table("What was said", {"model": said}))
+        tables.append(Table("What was said", {who: said}))
     if not tables:
         raise UserError("expected words that name things of their pictures, found none: nothing to judge")
     if asking.rows:

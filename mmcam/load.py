@@ -50,7 +50,7 @@ def load_task(config: Config, *, device: str = "auto", **overrides: Any) -> Task
         UserError: A name or value in the configuration is wrong, the device is absent, or a weight is not finite.
     """
     where = choose_device(device)
-    task = instantiate(config, "task", Task, _but_explain(overrides)).eval()
+    task = instantiate(config, "task", Task, overrides).eval()
     check_weights(task)
     task.method = default_method(config, overrides)
     return task.to(where)
@@ -73,14 +73,10 @@ def default_method(config: Config, overrides: Mapping[str, Any] | None = None) -
     Raises:
         UserError: There is no such method.
     """
-    own = {name: value for name, value in (overrides or {}).items() if name.startswith("explain.")}
+    own = {name: value for name, value in (overrides or {}).items() if name.startswith(("explain.", "explain__"))}
     method = instantiate(config, "explain", _Explain, own).method
     check_method(method)
     return method
-
-
-def _but_explain(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in overrides.items() if not name.startswith("explain.")}
 
 
 def explain_image(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmcam.compare import means_by_unit
-from mmcam.config import SECTIONS, resolve
+from mmcam.config import SECTIONS, read_config, resolve
 from mmcam.errors import UserError
 from mmcam.evaluate import Evaluation
 from mmcam.folder import Folder
@@ -38,6 +38,7 @@ class Run:
         signed: Whether there are maps before ReLU.
         layer: Of the maps; "" for a model.
         weights_sha256: Of the model; "" where it is still to be loaded.
+        targets: Of a dump, what it explains: "predicted", "given" or "both"; "" where it does not say.
     """
 
     config: Mapping[str, Any] | str
@@ -46,6 +47,7 @@ class Run:
     signed: bool
     layer: str = ""
     weights_sha256: str = ""
+    targets: str = ""
 
 
 def open_run(name: str, config: str, methods: tuple[str, ...] = (), overrides: Mapping[str, Any] | None = None) -> Run:
@@ -54,7 +56,8 @@ def open_run(name: str, config: str, methods: tuple[str, ...] = (), overrides: M
     Args:
         name: A dump's folder, URL or file; "" for a model.
         config: Of the model.
-        methods: Those to judge; all of a dump, or the model's own and the activation norm, if none is named.
+        methods: Those to judge; all of a dump, or the model's own, if none is named. Of a model the activation norm is
+            judged in any case.
         overrides: Of YAML keys.
 
     Raises:
@@ -65,7 +68,8 @@ def open_run(name: str, config: str, methods: tuple[str, ...] = (), overrides: M
             raise UserError("expected a dump or a model, got neither; name a dump's folder, or a model with --config")
         for method in methods:
             check_method(method)
-        return Run(config, None, methods or (default_method(config, overrides), "activation_norm"), True)
+        methods = methods or (default_method(config, overrides),)
+        return Run(config, None, tuple(dict.fromkeys((*methods, "activation_norm"))), True)
     path = Path(name)
     if "://" in name or path.is_dir():
         folder = Folder(name)
@@ -80,7 +84,10 @@ def open_run(name: str, config: str, methods: tuple[str, ...] = (), overrides: M
             MapReader(path, method).close()  # names the methods that there are
         signed = any(name == "/signed" for name, *_ in maps.contents())
     own = {name: section for name, section in about["config"].items() if name in SECTIONS}
-    return Run(config or own, path, chosen, signed, about["layer"], about["weights_sha256"])
+    if config:  # another model's file, but the pictures are still those that were dumped
+        own = {**read_config(config), **{name: section for name, section in own.items() if name == "data"}}
+    targets = about["config"].get("settings", {}).get("targets", "")
+    return Run(own, path, chosen, signed, about["layer"], about["weights_sha256"], targets)
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ class Judging:
     Attributes:
         data: See `mmcam.sources`; the run's own if it is "".
         overrides: Of YAML keys.
-        given: Explain what people said; a dump has its own words.
+        given: Explain what people said. A dump has its own words; of one that has both, choose these.
         limit: Only the first samples.
         batch_size: Samples at a time.
         amounts: How much is judged.
@@ -126,20 +133,24 @@ def results(run: Run, judging: Judging, metrics: MetricSet) -> tuple[list[Table]
             f"expected annotated data, got {type(truth).__name__}, which does not say where things are; "
             "name some with --data, such as scenes:test (docs/data.md lists them)"
         )
+    if judging.given and run.targets == "predicted":
+        raise UserError("expected a dump of what people gave, got one of what the model said; leave --targets out")
     asks = bool(judging.amounts.faithful or judging.amounts.sanity)
     task = load_task(run.config, device=judging.device, **judging.overrides) if run.path is None or asks else None
     if task is not None and run.weights_sha256 not in ("", weights_sha256(task)):
         raise UserError("expected the model that made the dump, got other weights; dump again, or leave the model out")
     samples = _samples(run, judging, truth, task)
-    options = {"task": task, "methods": run.methods, "signed": run.signed}
+    given = run.targets == "given" or (judging.given and run.targets in ("", "both"))
+    who = "people" if given else "model"
+    options = {"task": task, "methods": run.methods, "signed": run.signed, "who": who}
     tables, evaluation = judge(samples, truth, metrics, judging.amounts, **options)
     conditions = {
         "task": resolve(run.config, "task", Task, judging.overrides),
         "weights_sha256": run.weights_sha256 if task is None else weights_sha256(task),
-        "layer": run.layer if task is None else task.layer,
+        "layer": run.layer if task is None else run.layer or task.layer,  # the maps are those of the dump
         "data": section,
         "limit": judging.limit,
-        "explained": "as dumped" if run.path else "given" if judging.given else "predicted",
+        "explained": "as dumped" if run.path and not run.targets else "given" if given else "predicted",
         "right_only": judging.amounts.right_only,
         "seed": judging.amounts.seed,
         **versions("cpu" if task is None else task.device),
@@ -157,7 +168,7 @@ def _samples(run: Run, judging: Judging, truth: Truth, task: Task | None) -> Ite
         for some in explained(task, truth, run.methods, given=given, limit=limit, batch_size=size):
             yield some.numbers, some.explanations, some
     elif run.path is not None:
-        pairs = dumped(run.path, truth, run.methods, limit)
+        pairs = dumped(run.path, truth, run.methods, limit, given if run.targets == "both" else None)
         left = max(judging.amounts.faithful, judging.amounts.sanity)
         while group := list(islice(pairs, size)):
             numbers, found = zip(*group, strict=True)

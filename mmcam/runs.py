@@ -126,7 +126,11 @@ def said_again(task: Task, source: Source, some: Sequence[tuple[int, dict[str, E
 
 
 def dumped(
-    path: Path, source: Source, methods: Sequence[str] = (), limit: int | None = None
+    path: Path,
+    source: Source,
+    methods: Sequence[str] = (),
+    limit: int | None = None,
+    given: bool | None = None,
 ) -> Iterator[tuple[int, dict[str, Explanation]]]:
     """Read a dump's explanations with the numbers of their samples.
 
@@ -134,7 +138,8 @@ def dumped(
         path: The file, or the folder of a dump.
         source: That of the dump.
         methods: Which; all of the file if none is named.
-        limit: Only the first pictures of the file.
+        limit: Only the first samples of the file; all texts that people gave of one count as one.
+        given: Of a dump of both, read what people gave, or what the model said; everything if not given.
 
     Yields:
         A sample's number and its explanations by method.
@@ -145,14 +150,17 @@ def dumped(
     numbers = {name: number for number, name in enumerate(source.ids)}
     with MapReader(path) as first:
         chosen = tuple(methods) or first.methods
-        ids = first.ids[:limit]
+        found = {name: name if name in numbers else name.rpartition(":given")[0] for name in first.ids}
+    if given is not None:
+        found = {identity: name for identity, name in found.items() if (identity != name) is given}
+    samples = set(list(dict.fromkeys(found.values()))[:limit])
+    ids = [identity for identity, name in found.items() if name in samples]
     readers = {name: MapReader(path, name) for name in chosen}
     try:
         for identity in tqdm(ids, desc="evaluate", unit="img", mininterval=5):
-            name = identity if identity in numbers else identity.rpartition(":given")[0]
-            if name not in numbers:
+            if found[identity] not in numbers:
                 raise UserError(f"{path}: {identity!r} is not in the data; name the data of the dump with --data")
-            yield numbers[name], {method: reader[identity] for method, reader in readers.items()}
+            yield numbers[found[identity]], {method: reader[identity] for method, reader in readers.items()}
     finally:
         for reader in readers.values():
             reader.close()

@@ -566,5 +566,7 @@ def test_several_layers_side_by_side_and_fused(folder, capsys):
         assert maps.rows == 3
         assert maps.attributes["layer"] == "conv1 max conv2"
     capsys.readouterr()
+    assert explain("dog.png", "--heard", "--task.init_args.layer=conv1,conv2") == 2
+    assert "--heard: expected one layer, got several" in one_error(capsys)
     assert explain("dog.png", "--layer", "conv1,conv1") == 2
     assert "each once" in one_error(capsys)

@@ -138,6 +138,7 @@ def test_the_configuration_names_the_method(tmp_path):
     assert explain(task, batch, method="grad_cam")[0].method == "grad_cam"
     other = load_task(config, device="cpu", **{"explain.method": "hires_cam"})
     assert explain(other, batch)[0].method == "hires_cam"
+    assert load_task(config, device="cpu", explain__method="hires_cam").method == "hires_cam"
     with pytest.raises(UserError, match="layer_cam"):
         load_task({**config, "explain": {"method": "layer_cm"}}, device="cpu")
     with pytest.raises(UserError, match="method"):

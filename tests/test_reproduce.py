@@ -219,7 +219,7 @@ def test_the_full_table_leaves_out_methods_that_refuse_the_model(scene_task, few
     maps, said, scores, destroyed = experiment.run(scene_task, ClassifiedScenes(count=4), limit=4, seed=0)
     assert list(maps.rows) == ["grad_cam", "layer_cam", *BLIND]
     assert maps.notes[-1] == "Left out, as they refuse the model: cam."
-    assert said.rows["model"]["class_right"].n == 2  # a half of four
+    assert said.rows["people"]["class_right"].n == 2  # a half of four
     assert scores.notes[0].startswith("The first 1 samples")
     assert list(scores.rows) == list(maps.rows)
     assert list(destroyed.rows) == ["grad_cam"]

@@ -47,7 +47,7 @@ def test_a_model_is_judged_on_the_spot(here, capsys):
     assert record["rows"]["grad_cam"]["pointing"]["n"] == 12  # a dog and a cat in each of six pictures
     assert record["rows"]["uniform"]["mass"]["value"] == pytest.approx(0.5)  # each half is half of the picture
     assert record["rows"]["uniform"]["pointing"]["value"] == 0
-    assert record["tables"][0]["rows"]["model"]["says_dog"]["value"] == 1
+    assert record["tables"][0]["rows"]["people"]["says_dog"]["value"] == 1  # the model has said nothing
     conditions = record["conditions"]
     assert conditions["explained"] == "given"
     assert len(conditions["weights_sha256"]) == 64
@@ -79,11 +79,49 @@ def test_without_signed_maps_there_is_no_flipped_row(here):
     assert "flipped" not in judged(here / "out.json")["rows"]
 
 
+def test_of_a_dump_of_both_one_is_judged(here):
+    """What people said must not be counted as what the model said, nor the other way round."""
+    data = ["--config", "run.yaml", "--data.init_args.also", "the cat"]
+    assert main(["dump", *data, "--targets", "both", "--out", "both"]) == 0
+    assert main(["dump", *data, "--out", "said"]) == 0
+    assert evaluate("both", "--json", "both.json") == 0
+    assert evaluate("said", "--json", "said.json") == 0
+    both, said = judged(here / "both.json"), judged(here / "said.json")
+    assert both["conditions"]["explained"] == "predicted"
+    assert both["tables"] == [table | {"conditions": both["conditions"]} for table in said["tables"]]
+    assert list(both["tables"][0]["rows"]) == ["model"]
+    assert both["rows"] == said["rows"]
+    assert evaluate("both", "--targets", "given", "--json", "given.json") == 0
+    given = judged(here / "given.json")
+    assert given["conditions"]["explained"] == "given"
+    assert given["rows"]["grad_cam"]["pointing"]["n"] == 18  # dog, cat and, of the second text, cat in six pictures
+    assert given["tables"][0]["rows"]["people"]["says_dog"]["value"] == 1  # in the first text
+    assert evaluate("both", "--targets", "given", "--limit", "2", "--json", "two.json") == 0
+    assert judged(here / "two.json")["pictures"]["ids"] == ["h0", "h1"]
+    assert judged(here / "two.json")["rows"]["grad_cam"]["pointing"]["n"] == 6
+
+
+def test_of_a_dump_of_what_was_said_nothing_given_is_judged(here, capsys):
+    assert main(["dump", "--config", "run.yaml", "--out", "said"]) == 0
+    assert evaluate("said", "--targets", "given") == 2
+    assert "leave --targets out" in capsys.readouterr().err
+
+
+def test_a_model_beside_a_dump_leaves_the_dump_its_data(here):
+    mine = ["--data.init_args.wide=10", "--data.init_args.caption", "a dog"]
+    data = ["--config", "run.yaml", "--targets", "given", *mine]
+    assert main(["dump", *data, "--out", "dump"]) == 0
+    assert evaluate("dump", "--config", "run.yaml", "--json", "out.json") == 0
+    record = judged(here / "out.json")
+    assert record["conditions"]["data"]["init_args"]["wide"] == 10  # and not the 20 of run.yaml
+    assert record["rows"]["uniform"]["mass"]["value"] == pytest.approx(0.25)  # of each picture a quarter is dog
+
+
 def test_some_pictures_and_methods(here):
     options = ["--targets", "given", "--limit", "2", "--methods", "hires_cam"]
     assert evaluate("--config", "run.yaml", *options, "--json", "out.json") == 0
     record = judged(here / "out.json")
-    assert next(iter(record["rows"])) == "hires_cam"
+    assert list(record["rows"])[:2] == ["hires_cam", "activation_norm"]  # which is always there
     assert record["pictures"]["ids"] == ["h0", "h1"]
 
 

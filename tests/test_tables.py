@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 import torch
@@ -117,6 +118,11 @@ def test_pairs_without_both_values_are_left_out():
     assert (figure.value, figure.n, figure.excluded) == (1.0, 1, 2)
 
 
+def test_one_picture_proves_nothing():
+    assert math.isnan(paired(torch.tensor([0.0]), torch.tensor([1.0]))[1])
+    assert 0 < paired(torch.zeros(2), torch.tensor([1.0, 1.0]))[1] < 0.001
+
+
 def record(ids, values):
     return {"title": "t", "pictures": {"ids": ids, "values": {"grad_cam": {"pointing": values}}}}
 
@@ -127,6 +133,15 @@ def test_results_are_compared_by_id():
     assert row["pointing"].value == 0.5
     assert row["pointing"].n == 2
     assert 0 < row["p(pointing)"] <= 1
+
+
+def test_what_is_not_compared_is_told():
+    one, two = record(["a"], [0.0]), record(["a"], [0.0])
+    two["pictures"]["values"]["hires_cam"] = {"pointing": [1.0]}
+    assert len(compare(one, one, ("one", "two")).notes) == 1
+    assert any("hires_cam" in note and "grad_cam" not in note for note in compare(one, two, ("one", "two")).notes)
+    one["conditions"], two["conditions"] = {"data": {"seed": 0}}, {"data": {"seed": 7}}
+    assert "different data" in compare(one, two, ("one", "two")).notes[-1]
 
 
 def test_results_without_a_picture_in_common_are_refused():

@@ -62,7 +62,8 @@ class Everything(Experiment):
         every = explained(task, truth, methods, given=self.given, limit=counts[0], batch_size=4)
         samples = ((some.numbers, some.explanations, some) for some in every)
         amounts = Amounts(faithful=counts[1], sanity=counts[2], seed=seed)
-        tables, _ = judge(samples, truth, metrics, amounts, task=task, methods=self.destroyed)
+        who = "people" if self.given else "model"
+        tables, _ = judge(samples, truth, metrics, amounts, task=task, methods=self.destroyed, who=who)
         if unfit:
             note = f"Left out, as they refuse the model: {', '.join(unfit)}."
             tables[0] = replace(tables[0], notes=(*tables[0].notes, note))

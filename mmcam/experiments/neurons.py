@@ -73,7 +73,7 @@ class Neurons(Experiment):
         examples: list[str] = []
         for some in explained(task, truth, [], limit=limit):
             first = some.targets.only([[0]] * len(some.batch))
-            kept = explain_activations(task, some.activations, some.batch, first, keep_weights=True)
+            kept = explain_activations(task, some.activations, some.batch, first, "grad_cam", keep_weights=True)
             for number, explanation in zip(some.numbers, kept, strict=True):
                 (about,) = truth.about(number, explanation.words)
                 if not about or explanation.weights is None:

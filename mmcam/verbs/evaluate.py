@@ -40,7 +40,10 @@ def configure(parser: ArgumentParser) -> None:
         "--metrics", type=str, default="metrics/localisation", help="YAML file, or a shipped one's name"
     )
     parser.add_argument(
-        "--targets", type=Literal["predicted", "given"], default="predicted", help="with --config (default: predicted)"
+        "--targets",
+        type=Literal["predicted", "given"],
+        default="predicted",
+        help="without a dump, or of one of both (default: predicted)",
     )
     parser.add_argument("--right-only", action="store_true", help="judge the maps of right answers only")
     parser.add_argument("--faithful", type=int, default=0, metavar="N", help="of the first N pictures (default: 0)")

@@ -107,9 +107,10 @@ def run(arguments: Namespace) -> int:
     phrases = Phrases(arguments.words or [])
     done = 0
     if asked:
-        if arguments.heard and "," in arguments.layer:
+        layers = by_layer(overrides)
+        if arguments.heard and len(layers) > 1:
             raise UserError("--heard: expected one layer, got several; the words heard do not depend on the layer")
-        tasks = [load_task(config, **{"device": arguments.device, **more}) for more in by_layer(overrides)]
+        tasks = [load_task(config, **{"device": arguments.device, **more}) for more in layers]
         task = tasks[0]
         with ExitStack() as stack:
             maps = None

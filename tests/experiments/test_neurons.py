@@ -115,7 +115,9 @@ def test_chance_is_what_counting_says(channels, owners, drawn):
 
 
 def test_the_names_come_in_the_order_of_the_weights():
-    tables = Neurons(naming=2, share=1 / 6, least=0.5, top=1).run(Colours(), Patches(), limit=1, seed=0)
+    task = Colours()
+    task.method = "eigen_cam"  # by which the user explains it; here it is the weights that count
+    tables = Neurons(naming=2, share=1 / 6, least=0.5, top=1).run(task, Patches(), limit=1, seed=0)
     counts, rows = tables[0].rows["explained layer"], tables[1].rows
     assert (counts["channels"], counts["named"], counts["different names"]) == (4, 3, 2)
     # α of cat: red 3, green 0, blue -1, red again 2 over 36 places; green has no name.
