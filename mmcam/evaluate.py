@@ -149,4 +149,5 @@ class Evaluation:
             classes=torch.tensor([self._classes.setdefault(name, len(self._classes)) for name in classes]),
             unit=number,
             human=human,
+            window=explanation.window,
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmcam.compare import means_by_unit
-from mmcam.config import SECTIONS, read_config, resolve
+from mmcam.config import SECTIONS, Config, read_config, resolve
 from mmcam.errors import UserError
 from mmcam.evaluate import Evaluation
 from mmcam.folder import Folder
@@ -133,6 +133,7 @@ def results(run: Run, judging: Judging, metrics: MetricSet) -> tuple[list[Table]
             f"expected annotated data, got {type(truth).__name__}, which does not say where things are; "
             "name some with --data, such as scenes:test (docs/data.md lists them)"
         )
+    _same_seed(run.config, section)
     if judging.given and run.targets == "predicted":
         raise UserError("expected a dump of what people gave, got one of what the model said; leave --targets out")
     asks = bool(judging.amounts.faithful or judging.amounts.sanity)
@@ -158,6 +159,20 @@ def results(run: Run, judging: Judging, metrics: MetricSet) -> tuple[list[Table]
     return [replace(table, conditions=conditions) for table in tables], _pictures(evaluation, truth)
 
 
+def _same_seed(config: Config, section: Mapping[str, Any]) -> None:
+    """Refuse other scenes than those of the dump: of all seeds they have the same ids.
+
+    Raises:
+        UserError: The seed is another one.
+    """
+    known = config.get("data") if isinstance(config, Mapping) else None
+    if known is None or known["class_path"] != section["class_path"]:
+        return
+    seeds = [part.get("init_args", {}).get("seed") for part in (known, section)]
+    if seeds[0] != seeds[1]:
+        raise UserError(f"expected the data of the dump, seed {seeds[0]}, got seed {seeds[1]}; leave --data out")
+
+
 def _samples(run: Run, judging: Judging, truth: Truth, task: Task | None) -> Iterator[Some]:
     """A run's samples, some at a time.
 
@@ -171,8 +186,13 @@ def _samples(run: Run, judging: Judging, truth: Truth, task: Task | None) -> Ite
         pairs = dumped(run.path, truth, run.methods, limit, given if run.targets == "both" else None)
         left = max(judging.amounts.faithful, judging.amounts.sanity)
         while group := list(islice(pairs, size)):
-            numbers, found = zip(*group, strict=True)
-            yield numbers, found, said_again(task, truth, group) if task is not None and left > 0 else None
+            # A model cannot be asked about words that it did not say.
+            silent = [pair for pair in group if not next(iter(pair[1].values())).words]
+            asked = [pair for pair in group if next(iter(pair[1].values())).words]
+            for some, ask in ((silent, False), (asked, left > 0)):
+                if some:
+                    numbers, found = zip(*some, strict=True)
+                    yield numbers, found, said_again(task, truth, some) if ask and task is not None else None
             left -= len(group)
 
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from mmcam.engine import explain_activations
 from mmcam.errors import UserError
 from mmcam.explanation import Explanation
+from mmcam.metrics.perturb import scores
 from mmcam.reader import MapReader
 from mmcam.sources import Source
 from mmcam.task import Batch, Targets, Task
@@ -111,7 +112,8 @@ def said_again(task: Task, source: Source, some: Sequence[tuple[int, dict[str, E
         some: Numbers and explanations.
 
     Raises:
-        UserError: The task does not read the dumped words as the same words.
+        UserError: The task does not read the dumped words as the same words, or scores them otherwise: they stood in
+            another sentence.
     """
     batch = task.collate([source.sample(number) for number, _ in some]).to(task.device)
     words = [next(iter(found.values())).words for _, found in some]
@@ -121,6 +123,13 @@ def said_again(task: Task, source: Source, some: Sequence[tuple[int, dict[str, E
         raise UserError(f"{batch.ids[odd]}: expected the words {words[odd]}, got {targets.words[odd]}; dump again")
     with torch.no_grad():
         activations = task.trunk(batch)
+        again = scores(task, activations, batch, targets.to(task.device)).cpu()
+    for i, (_, found) in enumerate(some):
+        before = next(iter(found.values())).scores
+        if not torch.allclose(again[i, : len(before)], before, rtol=0.02, atol=0.05, equal_nan=True):
+            raise UserError(
+                f"{batch.ids[i]}: expected the scores of the dump, got others; its words stood in another text"
+            )
     numbers = tuple(number for number, _ in some)
     return Explained(numbers, batch, activations, targets.to(task.device), tuple(found for _, found in some))
 

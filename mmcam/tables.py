@@ -143,6 +143,7 @@ def _short(value: object) -> str:
 
 
 def _escaped(text: str) -> str:
-    signs = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "±": r"$\pm$", "–": "--"}
+    signs = {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "^": r"\^{}", "~": r"\~{}", "<": "$<$", ">": "$>$"}
+    signs |= {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "±": r"$\pm$", "–": "--"}
     signs |= {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "×": r"$\times$", "α": r"$\alpha$", "≥": r"$\geq$"}
     return "".join(signs.get(letter, letter) for letter in text)

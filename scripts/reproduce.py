@@ -47,7 +47,7 @@ def main() -> int:
         for table in done.tables:
             print(table.markdown(), flush=True)
         if done.tables and drawable(done.tables[0]):
-            plot(done.tables[0], arguments.out / f"{done.name}.svg")
+            plot(done.tables[0], arguments.out / f"{done.name}.png")
         (arguments.out / "results.md").write_text(page(results, command), encoding="utf-8")
         records = [
             {"name": one.name, "seconds": one.seconds, "reason": one.reason, "tables": [t.record() for t in one.tables]}

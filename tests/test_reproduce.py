@@ -269,8 +269,8 @@ def test_the_page_tells_paper_tables_and_reasons():
     assert "n = 7 (2 undefined)" in text
     assert text.count("seed 7") == 1  # equal conditions stand below the last of the tables
     assert text.index("### Second") < text.index("seed 7") < text.index("### Third") < text.index("seed 8")
-    assert "![Third](one_table.svg)" in text
-    assert "two_tables.svg" not in text  # too many columns to draw
+    assert "![Third](one_table.png)" in text
+    assert "two_tables.png" not in text  # too many columns to draw
     assert "Not run here: data/x: expected a folder, there is none" in text
 
 
@@ -295,12 +295,12 @@ def test_the_script_writes_page_record_and_plots_into_its_folder(tmp_path, capsy
     config = written(tmp_path, "mine.yaml")
     out = tmp_path / "out"
     assert script(config, "--limit", 2, "--out", out) == 0
-    assert sorted(file.name for file in out.iterdir()) == ["mine.svg", "results.json", "results.md"]
+    assert sorted(file.name for file in out.iterdir()) == ["mine.png", "results.json", "results.md"]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["mine.yaml", "out"]
     text = (out / "results.md").read_text()
     assert f"Made by `python scripts/reproduce.py {config} --limit 2 --out {out}`" in text
     assert "*The paper:* A dog and a cat." in text
-    assert "![Halves](mine.svg)" in text
+    assert "![Halves](mine.png)" in text
     (record,) = json.loads((out / "results.json").read_text())
     assert (record["name"], record["reason"]) == ("mine", "")
     assert record["tables"][0]["rows"]["uniform"]["mass"]["value"] == pytest.approx(0.5)
@@ -341,7 +341,7 @@ def test_all_is_done_when_what_can_run_has_run(tmp_path, monkeypatch, inside, sc
     assert script("--all", "--seed", 3, "--device", "cpu", "--out", tmp_path) == 0
     assert asked == [("one", 200, 3, "cpu"), ("other", 200, 3, "cpu")]
     assert "Not run here: data/one: none" in (tmp_path / "results.md").read_text()
-    assert (tmp_path / "other.svg").exists()
+    assert (tmp_path / "other.png").exists()
 
 
 @pytest.mark.parametrize(

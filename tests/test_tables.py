@@ -38,6 +38,12 @@ def test_latex():
     assert text.startswith("% weights: abababababab\n% seed: 7\n")
 
 
+def test_latex_escapes_what_latex_reads():
+    text = Table("a_b", {"x{y}": {"p^2 < q~": 1.0}}).latex()
+    assert r"x\{y\} & 1.000" in text
+    assert r"p\^{}2 $<$ q\~{}" in text
+
+
 def test_json_knows_no_nan():
     record = json.loads(table().json())
     assert record["rows"]["a|b"]["pointing"]["value"] is None

@@ -109,7 +109,7 @@ def page(results: Sequence[Done], command: str) -> str:
         if done.paper:
             lines += [f"*The paper:* {done.paper.strip()}", ""]
         if done.tables and drawable(done.tables[0]):
-            lines += [f"![{done.tables[0].title}]({done.name}.svg)", ""]
+            lines += [f"![{done.tables[0].title}]({done.name}.png)", ""]
         if done.reason:
             lines += [f"Not run here: {done.reason}", ""]
         told = [table.conditions for table in done.tables[1:]] + [None]

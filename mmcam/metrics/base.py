@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from mmcam.task import Window
 from mmcam.truth import Things
 
 __all__ = ["Case", "Columns", "Figure", "Kept", "PerMap", "summarise"]
@@ -23,13 +24,14 @@ class Case:
     Attributes:
         words: Of each map.
         maps: After ReLU, finite, at the picture's size.
-        small: The same at the layer's resolution.
+        small: The same at the layer's resolution; they cover the window.
         masks: The union of the things that each word means; empty where it means a thing that is not there.
         about: The numbers of those things.
         things: All things of the picture.
         classes: A number for the class of each word, for means over classes.
         unit: Number of the picture: words of one picture are no independent samples.
         human: Maps that people drew for this picture or question.
+        window: Part of the picture that the network sees: top, left, bottom, right in pixels; all if not given.
     """
 
     words: tuple[str, ...]
@@ -41,6 +43,7 @@ class Case:
     classes: Int[Tensor, " n"]
     unit: int
     human: Float[Tensor, "a H W"] | None = None
+    window: Window | None = None
 
 
 @dataclass  # not frozen: torchmetrics goes through what `compute` returns, and refuses frozen ones

@@ -122,8 +122,10 @@ class GQAGrounding(PerMap):
 
     def measure(self, case: Case) -> Float[Tensor, " n"]:
         """See `gqa_grounding`."""
-        boxes = [case.things.boxes[list(about)] for about in case.about]
-        return type(self).score(case.small, boxes, (case.maps.shape[1], case.maps.shape[2]))
+        top, left, bottom, right = case.window or (0.0, 0.0, *map(float, case.maps.shape[1:]))
+        things = case.things.boxes - torch.tensor([left, top, left, top])  # what lies outside the window is cut off
+        boxes = [things[list(about)] for about in case.about]
+        return type(self).score(case.small, boxes, (round(bottom - top), round(right - left)))
 
 
 class OfficialGQAGrounding(GQAGrounding):

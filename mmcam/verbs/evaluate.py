@@ -29,6 +29,9 @@ examples:
   mmcam evaluate --compare runs/one.json runs/two.json --json runs/difference.json"""
 
 
+FORMATS = (".png", ".svg", ".pdf")
+
+
 def configure(parser: ArgumentParser) -> None:
     """Add the verb's options."""
     parser.epilog = EPILOG
@@ -63,6 +66,8 @@ def run(arguments: Namespace) -> int:
     for option, least in (("limit", 1), ("batch_size", 1), ("faithful", 0), ("sanity", 0)):
         if arguments[option] is not None and arguments[option] < least:
             raise UserError(f"--{option.replace('_', '-')}: expected {least} or more, got {arguments[option]}")
+    if arguments.plot and arguments.plot.suffix.lower() not in FORMATS:
+        raise UserError(f"--plot: expected a {', '.join(FORMATS)} file, got {str(arguments.plot)!r}")
     if arguments.compare:
         from mmcam.compare import compare, read_results
 

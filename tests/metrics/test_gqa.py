@@ -1,7 +1,9 @@
 import pytest
 import torch
 
+from mmcam.metrics.base import Case
 from mmcam.metrics.gqa import GQAGrounding, OfficialGQAGrounding, coverage, gqa_grounding, gqa_grounding_official
+from mmcam.truth import Things
 from tests.metrics import naive
 from tests.metrics.cases import NAN, boxed, bump, make_case, same
 
@@ -88,3 +90,21 @@ def test_the_metrics_take_the_layers_cells_and_the_pictures_boxes():
         metric = kind()
         metric.update(case)
         assert same(metric.kept()[0], values, 1e-6)
+
+
+def test_a_map_of_a_window_is_held_against_what_lies_in_it():
+    """The network saw the right half of a 10 x 20 picture; all of the map lies where the thing is."""
+    things = Things.of_boxes(["dog"], torch.tensor([[15.0, 0, 20, 10]]), (10, 20))
+    small = torch.tensor([[[0.0, 1.0]]])
+    case = Case(
+        words=("dog",),
+        maps=torch.zeros(1, 10, 20),
+        small=small,
+        masks=things.masks,
+        about=((0,),),
+        things=things,
+        classes=torch.zeros(1, dtype=torch.long),
+        unit=0,
+        window=(0.0, 10.0, 10.0, 20.0),
+    )
+    assert GQAGrounding().measure(case).tolist() == [1.0]
