@@ -49,11 +49,14 @@ class Pair:
         ours: All targets in one call.
         peers: By name.
         either: The sign is arbitrary, so that maps may be each other's negatives.
+        weights: By which the last layer's are multiplied: pytorch-grad-cam adds 1e-6 to g² in Grad-CAM++, which must be
+            nothing beside it.
     """
 
     ours: Way
     peers: Mapping[str, Peer]
     either: bool = False
+    weights: float = 1.0
 
 
 def side(work: Workload) -> int:
@@ -117,12 +120,13 @@ def _captum(name: str, *, layer: bool = False, at_once: bool = False, **options:
     return run
 
 
-def _captum_occlusion(work: Workload) -> Tensor:
-    window: dict[str, Any] = {
-        "sliding_window_shapes": (3, side(work), side(work)),
-        "strides": (3, side(work) // 2, side(work) // 2),
-    }
-    return _captum("Occlusion", **window)(work)[:, 0]
+def _captum_occlusion(at_once: int) -> Way:
+    def run(work: Workload) -> Tensor:
+        window, step = side(work), side(work) // 2
+        shapes: dict[str, Any] = {"sliding_window_shapes": (3, window, window), "strides": (3, step, step)}
+        return _captum("Occlusion", **shapes, perturbations_per_eval=at_once)(work)[:, 0]
+
+    return run
 
 
 def _captum_ablation(work: Workload) -> Tensor:
@@ -236,9 +240,18 @@ PAIRS: Mapping[str, Pair] = {
     ),
     "integrated_gradients": Pair(
         _pixels(integrated_gradients, steps=STEPS),
-        {"captum": Peer(_captum("IntegratedGradients", n_steps=STEPS, internal_batch_size=5))},
+        {
+            "captum": Peer(_captum("IntegratedGradients", n_steps=STEPS)),
+            "captum, 5 steps at once": Peer(_captum("IntegratedGradients", n_steps=STEPS, internal_batch_size=5)),
+        },
     ),
-    "occlusion": Pair(_occlusion, {"captum": Peer(_captum_occlusion)}),
+    "occlusion": Pair(
+        _occlusion,
+        {
+            "captum": Peer(_captum_occlusion(1)),
+            "captum, 16 windows at once": Peer(_captum_occlusion(16)),
+        },
+    ),
     "grad_cam": Pair(
         lambda work: ours(work)[0],
         {
@@ -268,6 +281,7 @@ PAIRS: Mapping[str, Pair] = {
     "grad_cam_plus_plus": Pair(
         _maps("grad_cam_plus_plus"),
         {"torchcam": _torchcam("GradCAMpp"), "pytorch-grad-cam": _pytorch_grad_cam("GradCAMPlusPlus")},
+        weights=1e4,
     ),
     "eigen_grad_cam": Pair(
         _maps("eigen_grad_cam"), {"pytorch-grad-cam": _pytorch_grad_cam("EigenGradCAM")}, either=True

@@ -181,11 +181,13 @@ def _part(
         flat = torch.cat([x.detach().flatten(1) for x in crossing], 1)[..., None, None]
         parts = [leaf.detach().new_zeros(len(batch), 0, *leaf.shape[1:])]
         at_once = max(1, budget(leaf.device, memory) // max(1, 4 * flat.numel() * flat.element_size()))
+        left = targets.rows.shape[1]
         for rows in targets.rows.split(at_once, 1) if targets.rows.numel() else ():
+            left -= rows.shape[1]
             with rectifiers.inside(modules):
                 _, gradients = full_gradients(head, flat, rows, vjp_of(task))  # (b, r, n, 1, 1)
             above = [_apart(row, crossing) for row in gradients.flatten(2).unbind(1)]
-            parts.append(_through(crossing, leaf, above, room(batch, memory, PASSING)))
+            parts.append(_through(crossing, leaf, above, room(batch, memory, PASSING), keep=left > 0))
         return Part(torch.cat(parts, 1), crossing[0].detach(), fixed, targets)
 
 
@@ -225,12 +227,15 @@ def _apart(flat: Float[Tensor, "n k"], crossing: Sequence[Tensor]) -> list[Tenso
 
 
 def _through(
-    crossing: list[Tensor], leaf: Float[Tensor, "b c H W"], rows: list[list[Tensor]], room: int
+    crossing: list[Tensor], leaf: Float[Tensor, "b c H W"], rows: list[list[Tensor]], room: int, keep: bool
 ) -> Float[Tensor, "b r c H W"]:
-    """The trunk backwards, row by row or several at once, from the gradients at what crosses the cut."""
+    """The trunk backwards, row by row or several at once, from the gradients at what crosses the cut.
 
-    def back(*gradients: Tensor) -> Tensor:
-        (gradient,) = torch.autograd.grad(crossing, leaf, gradients, retain_graph=True, allow_unused=True)
+    Unless the graph is kept for other rows, the last one frees it on its way, which is faster.
+    """
+
+    def back(*gradients: Tensor, keep: bool = True) -> Tensor:
+        (gradient,) = torch.autograd.grad(crossing, leaf, gradients, retain_graph=keep, allow_unused=True)
         return torch.zeros_like(leaf) if gradient is None else gradient
 
     step = max(1, room // len(leaf))
@@ -242,4 +247,5 @@ def _through(
                     return torch.cat([vmap(back)(*gradients) for gradients in some]).movedim(0, 1)
             except RuntimeError as error:  # nothing is hidden: what is not vmap's fault fails below too
                 logger.info("going through the trunk row by row: %s", str(error).splitlines()[0])
-        return torch.stack([back(*gradients) for gradients in rows], 1)
+        last = len(rows) - 1
+        return torch.stack([back(*gradients, keep=keep or i < last) for i, gradients in enumerate(rows)], 1)
