@@ -90,7 +90,20 @@ def script(inside, monkeypatch):
 # What is shipped
 
 
-@pytest.mark.parametrize("name", shipped_experiments())
+PUBLISHED = {"localisation_ilsvrc"}
+"""Experiments on published data, which are not here."""
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_published_data_that_are_missing_are_told_before_a_model_is_loaded(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    instantiate(f"experiments/{name}", "experiment", Experiment)
+    resolve(f"experiments/{name}", "task", Task)
+    with pytest.raises(UserError, match=r"no such file; docs/data\.md"):
+        reproduce(name, limit=1, seed=0)
+
+
+@pytest.mark.parametrize("name", sorted({*shipped_experiments()} - PUBLISHED))
 def test_every_shipped_experiment_is_one_of_scenes_with_an_embedded_model(name):
     config = f"experiments/{name}"
     assert set(read_config(config)) == {"task", "data", "experiment"}
