@@ -227,3 +227,10 @@ def _no_slow_vmap() -> Iterator[None]:
         yield
     finally:
         _functorch._set_vmap_fallback_enabled(before)
+
+
+def of_rows(rows: Float[Tensor, "n r t"], y: Float[Tensor, "n t"]) -> Float[Tensor, "n r"]:
+    """Sum the scores of the ids of each row."""
+    # Not a matrix product: zero times a log-probability of minus infinity shall be zero.
+    y = y.to(torch.promote_types(y.dtype, torch.float32))
+    return (rows.to(y.dtype) * y[:, None]).masked_fill(rows == 0, 0).sum(2)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mmcam import gradients
 from mmcam.errors import UserError
-from mmcam.gradients import full_gradients
-from mmcam.subject import HEADS_AT_ONCE, of_rows
+from mmcam.gradients import full_gradients, of_rows
+from mmcam.subject import HEADS_AT_ONCE
 from mmcam.task import Batch, Targets, Task, evaluating, vjp_of
 
 __all__ = ["Ear", "listening"]

@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 
 from mmcam.cam import grad_cam
 from mmcam.errors import UserError
-from mmcam.gradients import channel_weights
+from mmcam.gradients import channel_weights, of_rows
 from mmcam.guided import Rule
 from mmcam.saliency import GRAPH, PASSING, Part, by_parts, everyone, pixel_gradients, room, settled, taken
 from mmcam.task import Batch, Targets, Task, vjp_of
@@ -278,10 +278,7 @@ def _starts(length: int, side: int, step: int) -> range:
 
 def _row_scores(task: Task, batch: Batch, targets: Targets) -> Float[Tensor, "b r"]:
     seen = replace(batch, memo={})
-    y = task.scores(task.trunk(seen), seen, targets)
-    y = y.to(torch.promote_types(y.dtype, torch.float32))
-    # Not a matrix product: zero times a log-probability of minus infinity shall be zero.
-    return (targets.rows.to(y.dtype) * y[:, None]).masked_fill(targets.rows == 0, 0).sum(2)
+    return of_rows(targets.rows, task.scores(task.trunk(seen), seen, targets))
 
 
 def _positive(name: str, value: int) -> int:

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmcam import gradients
-from mmcam.gradients import channel_weights, full_gradients
+from mmcam.gradients import channel_weights, full_gradients, of_rows
 from mmcam.task import Batch, Targets, Task, vjp_of
 
 Alter = Callable[[Int[Tensor, " n"], Int[Tensor, " n"]], Tensor]
@@ -149,10 +149,3 @@ class Subject:
 
     def _as_called(self) -> AbstractContextManager[object]:
         return torch.autocast(**self._autocast)
-
-
-def of_rows(rows: Float[Tensor, "n r t"], y: Float[Tensor, "n t"]) -> Float[Tensor, "n r"]:
-    """Sum the scores of the ids of each row."""
-    # Not a matrix product: zero times a log-probability of minus infinity shall be zero.
-    y = y.to(torch.promote_types(y.dtype, torch.float32))
-    return (rows.to(y.dtype) * y[:, None]).masked_fill(rows == 0, 0).sum(2)

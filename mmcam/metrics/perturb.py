@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from mmcam.errors import UserError
+from mmcam.gradients import of_rows
 from mmcam.metrics.base import Columns
 from mmcam.task import Batch, Targets, Task, evaluating
 
@@ -41,9 +42,7 @@ Question = Callable[[Task, Tensor, Batch, Targets], Tensor]
 
 def scores(task: Task, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets) -> Float[Tensor, "b r"]:
     """Give the score y of each row."""
-    y, rows = _floats(task.scores(activations, batch, targets)), targets.rows
-    # Not a matrix product: zero times a log-probability of minus infinity shall be zero.
-    return (rows.to(y.dtype) * y[:, None]).masked_fill(rows == 0, 0).sum(2)
+    return of_rows(targets.rows, task.scores(activations, batch, targets))
 
 
 def probabilities(
