@@ -31,16 +31,16 @@ from benchmarks.measure import prepare, timed
 from benchmarks.rows import Weight, weigh
 from benchmarks.workloads import FULL, TINY, Case, Size, Workload, build
 from captioning import CaptioningTask
-from mmcam.dump import dump
+from mmcam.dumps.dump import dump
+from mmcam.dumps.folder import Folder
+from mmcam.dumps.loading import Loading, read
+from mmcam.dumps.merge import merge
+from mmcam.dumps.plan import MAPS, Plan, Settings, make_plan, part_name
+from mmcam.dumps.reader import MapReader
+from mmcam.dumps.store import MapWriter
 from mmcam.engine import explain_activations
 from mmcam.explanation import Explanation
-from mmcam.folder import Folder
-from mmcam.loading import Loading, read
-from mmcam.merge import merge
-from mmcam.plan import MAPS, Plan, Settings, make_plan, part_name
-from mmcam.reader import MapReader
 from mmcam.sources import Files
-from mmcam.store import MapWriter
 from mmcam.task import Batch, Targets
 
 DISTINCT = 256

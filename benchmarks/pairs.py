@@ -14,12 +14,12 @@ from torch import Tensor
 
 from benchmarks.methods import ours
 from benchmarks.workloads import Workload
-from mmcam import conventions
 from mmcam.engine import explain
-from mmcam.finer import explain_finer, nearest
-from mmcam.masking import Masks, score_cam
+from mmcam.methods import conventions
+from mmcam.methods.finer import explain_finer, nearest
+from mmcam.methods.masking import Masks, score_cam
+from mmcam.methods.subject import Subject
 from mmcam.pixels import guided_grad_cam, integrated_gradients, occlusion, pixel_gradients
-from mmcam.subject import Subject
 
 Way = Callable[[Workload], Tensor]
 """From a workload to (t, …) on the CPU: maps, or gradients of all colours."""
@@ -302,4 +302,4 @@ PAIRS: Mapping[str, Pair] = {
     ),
 }
 """By name. SmoothGrad and Smooth Grad-CAM++ draw their noise differently, Eigen-CAM and FullGrad of the peers are other
-maps (`tests/test_cam_parity.py`), the rest has no peer."""
+maps (`tests/methods/test_cam_parity.py`), the rest has no peer."""

@@ -15,12 +15,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from benchmarks.measure import peak, prepare
-from mmcam.dump import dump
-from mmcam.folder import Folder
-from mmcam.loading import Loading
-from mmcam.plan import MAPS, Settings, make_plan
+from mmcam.dumps.dump import dump
+from mmcam.dumps.folder import Folder
+from mmcam.dumps.loading import Loading
+from mmcam.dumps.plan import MAPS, Settings, make_plan
+from mmcam.dumps.store import dataset, names
 from mmcam.sources import Source
-from mmcam.store import dataset, names
 from mmcam.task import Batch, Sample, Targets, Task
 
 SIDE = 14

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from mmcam.annotations.published import Entry, inside
 from mmcam.errors import UserError
 from mmcam.pictures import read_json
-from mmcam.published import Entry, inside
 
 
 class CocoCaptions:

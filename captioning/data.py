@@ -11,9 +11,9 @@ from torch import Tensor
 
 from captioning.coco import CocoCaptions
 from captioning.lexicon import Lexicon
+from mmcam.annotations.instances import CocoInstances
 from mmcam.errors import UserError
 from mmcam.image import read_image
-from mmcam.instances import CocoInstances
 from mmcam.scenes.draw import draw
 from mmcam.scenes.language import captions, is_true, meant
 from mmcam.scenes.source import Scenes

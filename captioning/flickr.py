@@ -9,10 +9,10 @@ import torch
 
 from captioning.data import Captioned
 from captioning.lexicon import singulars
+from mmcam.annotations.markup import read_markup
+from mmcam.annotations.published import inside, read_lines
 from mmcam.errors import UserError
 from mmcam.image import read_image
-from mmcam.markup import read_markup
-from mmcam.published import inside, read_lines
 from mmcam.truth import Things
 
 __all__ = ["Flickr30kEntities", "FlickrTokens", "Phrase", "Sentence", "read_sentence"]

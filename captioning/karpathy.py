@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from captioning.data import WithInstances
+from mmcam.annotations.instances import CocoInstances
+from mmcam.annotations.published import Entry, inside, read_object
 from mmcam.errors import unknown
-from mmcam.instances import CocoInstances
-from mmcam.published import Entry, inside, read_object
 
 
 class KarpathySplit(WithInstances):

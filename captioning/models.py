@@ -17,10 +17,10 @@ from torch.nn.functional import linear, softplus
 
 from captioning.readout import EvidenceReadout
 from captioning.unrolled import unroll
-from mmcam.backbones import PLACES, SPARSE, WAVES, backbone, gist, place_code
 from mmcam.checkpoint import load_model
 from mmcam.errors import UserError
-from mmcam.looking import lay_out, soft_maximum, whole
+from mmcam.networks.backbones import PLACES, SPARSE, WAVES, backbone, gist, place_code
+from mmcam.networks.looking import lay_out, soft_maximum, whole
 from mmcam.text import Vocabulary
 
 State = tuple[Tensor, ...]
@@ -48,7 +48,7 @@ class Captioner(nn.Module, ABC):
     """What `CaptioningTask` and the decoders need of a captioner.
 
     Attributes:
-        backbone: The CNN, see `mmcam.backbones`.
+        backbone: The CNN, see `mmcam.networks.backbones`.
         vocabulary: The words.
         hear: From words' numbers to vectors.
         readout: From a state to logits over the vocabulary.
@@ -135,7 +135,7 @@ class ShowAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", license
 
         Args:
             vocabulary: The words in the order of their numbers.
-            backbone_name: A CNN, see `mmcam.backbones.backbone`.
+            backbone_name: A CNN, see `mmcam.networks.backbones.backbone`.
             embedding: Length of word and image vectors.
             hidden: Length of the LSTM's state.
             dropout: On the LSTM's output while training.
@@ -177,8 +177,8 @@ class AttendAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", licen
     """A captioner with soft attention over places (after Xu et al., arXiv 1502.03044), made to be explained.
 
     At each word the LSTM's state asks with a query (q, r); place x is looked at with weight a(x) = softmax(q·A(x) +
-    r·P(x)), where P names the place (`mmcam.backbones.place_code`). What speaks for words of stem v there is a soft
-    maximum over the places looked at (`mmcam.looking`),
+    r·P(x)), where P names the place (`mmcam.networks.backbones.place_code`). What speaks for words of stem v there is
+    a soft maximum over the places looked at (`mmcam.networks.looking`),
 
         e_v = 1/s · log (e^(s·c) + Σ_x a(x) exp(s · W_v·A(x))),
 
@@ -189,8 +189,8 @@ class AttendAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", licen
     the floor c, below what is ever looked at), and what the attention adds sums to zero, since it is a dot product: so
     the spatial mean of ∂e_v/∂A is W_v / Z, as in CAM. All else adds nothing to the spatial mean: the LSTM is fed
     *where* it looked, not what it saw there, so a noun is read off a place and not remembered; it is fed the gist of
-    the picture (`mmcam.backbones.gist`); and counts are whole numbers, with no gradient. Without the last, maps were
-    drawn to what had been counted a word before.
+    the picture (`mmcam.networks.backbones.gist`); and counts are whole numbers, with no gradient. Without the last,
+    maps were drawn to what had been counted a word before.
     """
 
     def __init__(
@@ -206,7 +206,7 @@ class AttendAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", licen
 
         Args:
             vocabulary: The words in the order of their numbers.
-            backbone_name: A CNN, see `mmcam.backbones.backbone`.
+            backbone_name: A CNN, see `mmcam.networks.backbones.backbone`.
             embedding: Length of word vectors and of the image vector.
             hidden: Length of the LSTM's state.
             prototypes: Kinds of things that it can count.

@@ -13,9 +13,9 @@ from torch.utils.data import Dataset
 from captioning.data import CocoCaptions
 from captioning.models import AttendAndTell, Captioner, ShowAndTell
 from captioning.readout import EvidenceReadout
-from mmcam.backbones import SceneCNN, load_backbone
 from mmcam.checkpoint import load_model
 from mmcam.errors import UserError, unknown
+from mmcam.networks.backbones import SceneCNN, load_backbone
 from mmcam.pictures import Pictures, frozen_activations
 from mmcam.scenes.kinds import NAMES
 from mmcam.scenes.language import NOUNS

@@ -10,9 +10,9 @@ from torch import Tensor
 from captioning.decode import decode
 from captioning.models import Captioner, load
 from captioning.scores import word_log_probability, word_logit_difference
-from mmcam.cut import Trunk
 from mmcam.errors import UserError
 from mmcam.image import to_tensor
+from mmcam.networks.cut import Trunk
 from mmcam.task import Batch, Heard, Sample, Targets, Task
 from mmcam.text import PAD, START, UNKNOWN, Vocabulary, tokenise
 

@@ -10,9 +10,9 @@ from PIL import Image
 from torch import Tensor
 
 from captioning.data import judge_captions
+from mmcam.annotations.published import Entry, each_entry, inside, read_list, read_object
 from mmcam.errors import unknown
 from mmcam.image import read_image
-from mmcam.published import Entry, each_entry, inside, read_list, read_object
 from mmcam.task import Sample
 from mmcam.truth import Things, Truth
 

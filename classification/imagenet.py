@@ -12,10 +12,10 @@ from torch import Tensor
 
 from classification.data import judge_classes, plain
 from classification.models import imagenet_labels
+from mmcam.annotations.markup import read_markup
+from mmcam.annotations.published import inside, read_lines
 from mmcam.errors import UserError, unknown
 from mmcam.image import read_image
-from mmcam.markup import read_markup
-from mmcam.published import inside, read_lines
 from mmcam.task import Sample
 from mmcam.truth import Things, Truth
 

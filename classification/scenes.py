@@ -10,9 +10,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, poisson_nll_lo
 from torch.utils.data import DataLoader, Dataset
 
 from classification.task import ClassificationTask
-from mmcam.backbones import SceneCNN
 from mmcam.checkpoint import load_model
 from mmcam.errors import UserError
+from mmcam.networks.backbones import SceneCNN
 from mmcam.pictures import Pictures, read_json
 from mmcam.scenes.kinds import NAMES
 from mmcam.training import Recipe

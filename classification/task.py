@@ -10,13 +10,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from classification.models import Form, classifier, read_labels
-from mmcam.cut import Cut
 from mmcam.errors import UserError, unknown
 from mmcam.image import Interpolation, crop_to_tensor, to_tensor
-from mmcam.layout import last_map
 from mmcam.load import check_weights
+from mmcam.networks.cut import Cut
+from mmcam.networks.layout import last_map
+from mmcam.networks.twin import twin
 from mmcam.task import Batch, Sample, Targets, Task
-from mmcam.twin import twin
 
 
 class ClassificationTask(Task):

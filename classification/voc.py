@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from classification.data import judge_classes, plain
+from mmcam.annotations.markup import Markup, read_markup
+from mmcam.annotations.published import MOST_PIXELS, inside, read_lines
 from mmcam.errors import UserError, unknown
 from mmcam.image import read_image
-from mmcam.markup import Markup, read_markup
-from mmcam.published import MOST_PIXELS, inside, read_lines
 from mmcam.task import Sample
 from mmcam.truth import Things, Truth, box_masks
 

@@ -8,17 +8,17 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmcam.dumps.reader import MapReader
     from mmcam.engine import explain, explain_all
     from mmcam.errors import UserError
     from mmcam.explanation import Explanation
     from mmcam.load import explain_image, load_task
-    from mmcam.reader import MapReader
     from mmcam.task import Batch, Sample, Targets, Task
 
 _HOMES = {
     "Batch": "task",
     "Explanation": "explanation",
-    "MapReader": "reader",
+    "MapReader": "dumps.reader",
     "Sample": "task",
     "Targets": "task",
     "Task": "task",

@@ -39,7 +39,7 @@ def against(
         activations: What `task.trunk(batch)` gave, in eval mode.
         batch: The samples, with the memo that `task.trunk` left.
         targets: What is explained.
-        method: Name of a method in `mmcam.methods`.
+        method: Name of a method in `mmcam.methods.table`.
 
     Returns:
         One explanation a sample, with rows "against w" and scores -y.

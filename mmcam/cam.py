@@ -5,7 +5,7 @@ g = ∂y/∂A (b, r, k, h, w), A (b, k, h, w), α (b, r, k). Every function retu
 XGrad-CAM and HiResCAM are linear in the score: there the sentence's map is the sum of its words' maps.
 
 A new method of this kind is one function and one line in the tables below; one that must ask the model again is one in
-`mmcam.methods`.
+`mmcam.methods.table`.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmcam.eigen import eigen_grad_cam
-from mmcam.elementwise import elementwise_grad_cam, gradient_norm, hires_cam, layer_cam, widened
+from mmcam.methods.eigen import eigen_grad_cam
+from mmcam.methods.elementwise import elementwise_grad_cam, gradient_norm, hires_cam, layer_cam, widened
 
 __all__ = [
     "FROM_GRADIENTS",

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mmcam.errors import UserError
 from mmcam.explanation import Explanation
-from mmcam.methods import FROM_GRADIENTS, FROM_MODEL, FROM_WEIGHTS, check_method
-from mmcam.subject import Subject
+from mmcam.methods.subject import Subject
+from mmcam.methods.table import FROM_GRADIENTS, FROM_MODEL, FROM_WEIGHTS, check_method
 from mmcam.task import Batch, Targets, Task, evaluating
 
 
@@ -27,7 +27,7 @@ def explain(task: Task, batch: Batch, targets: Targets | None = None, method: st
         task: The adapter around the model.
         batch: The samples; moved to the task's device.
         targets: What to explain; the model's own prediction if not given.
-        method: Name of a method in `mmcam.methods`; the task's own (`Task.method`) if not given.
+        method: Name of a method in `mmcam.methods.table`; the task's own (`Task.method`) if not given.
 
     Returns:
         One explanation a sample, in order.
@@ -61,7 +61,7 @@ def explain_activations(
         activations: What `task.trunk(batch)` gave, in eval mode.
         batch: The samples, with the memo that `task.trunk` left.
         targets: What to explain.
-        method: Name of a method in `mmcam.methods`; the task's own (`Task.method`) if not given.
+        method: Name of a method in `mmcam.methods.table`; the task's own (`Task.method`) if not given.
         keep_weights: Keep α in the explanations, where the method is made of such.
 
     Returns:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mmcam.errors import UserError, unknown
 from mmcam.explanation import Explanation
-from mmcam.listening import listening
+from mmcam.methods.listening import listening
 from mmcam.task import Batch, Targets, Task
 
 __all__ = [

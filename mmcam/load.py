@@ -15,7 +15,7 @@ from mmcam.engine import explain
 from mmcam.errors import UserError, unknown
 from mmcam.explanation import Explanation
 from mmcam.image import read_image
-from mmcam.methods import check_method
+from mmcam.methods.table import check_method
 from mmcam.task import Sample, Task
 
 __all__ = [
@@ -100,7 +100,7 @@ def explain_image(
         caption: Explain this caption and not the model's own.
         classes: Explain these classes (with commas between) and not the likeliest.
         answer: Explain this answer and not the likeliest.
-        method: Name of a method in `mmcam.methods`; the configuration's if not given.
+        method: Name of a method in `mmcam.methods.table`; the configuration's if not given.
         overrides: As for `load_task`, `device` among them.
 
     Returns:

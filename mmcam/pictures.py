@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from mmcam.backbones import Backbone
 from mmcam.errors import UserError
 from mmcam.image import read_image, to_tensor
+from mmcam.networks.backbones import Backbone
 
 
 class Pictures(Dataset[Float[Tensor, "3 x y"]]):

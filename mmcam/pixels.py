@@ -1,8 +1,8 @@
 """Ways of looking at single pixels: guided and deconv gradients, Guided Grad-CAM, their smoothed kin, occlusion.
 
 Each is a function (task, batch, targets) → one number a channel and pixel of the network's input, signed, for every row
-of every picture; `channel_sum` and `channel_maximum` make maps of them. `pixel_gradients` (`mmcam.saliency`) is the
-plain gradient (rule "plain"), guided backpropagation ("guided") and the deconvnet ("deconv").
+of every picture; `channel_sum` and `channel_maximum` make maps of them. `pixel_gradients` (`mmcam.methods.saliency`)
+is the plain gradient (rule "plain"), guided backpropagation ("guided") and the deconvnet ("deconv").
 """
 
 from collections.abc import Callable, Sequence
@@ -17,8 +17,8 @@ from torch.nn.functional import interpolate
 from mmcam.cam import grad_cam
 from mmcam.errors import UserError
 from mmcam.gradients import channel_weights, of_rows
-from mmcam.guided import Rule
-from mmcam.saliency import GRAPH, PASSING, Part, by_parts, everyone, pixel_gradients, room, settled, taken
+from mmcam.methods.guided import Rule
+from mmcam.methods.saliency import GRAPH, PASSING, Part, by_parts, everyone, pixel_gradients, room, settled, taken
 from mmcam.task import Batch, Targets, Task, vjp_of
 
 __all__ = [

@@ -21,7 +21,7 @@ import mmcam
 from mmcam import draw
 from mmcam.engine import explain_activations
 from mmcam.errors import UserError
-from mmcam.methods import names
+from mmcam.methods.table import names
 from mmcam.scenes.draw import draw as draw_scene
 from mmcam.scenes.language import captions, questions
 from mmcam.scenes.write import scenes
@@ -40,8 +40,9 @@ ABOUT = """\
 
 The same picture under every method, by name as in `mmcam explain --method NAME`, `mmcam dump --methods` and
 `mmcam.explain(task, batch, method=NAME)`. Each map is scaled by its own maximum. What each method computes, with its
-paper, equation and where it differs, stands in its docstring: `mmcam.cam`, `mmcam.elementwise`, `mmcam.eigen`,
-`mmcam.ablation`, `mmcam.masking`, `mmcam.smoothing`, `mmcam.full_grad`, `mmcam.pixels`, `mmcam.attention`.
+paper, equation and where it differs, stands in its docstring: `mmcam.cam`, `mmcam.methods.elementwise`,
+`mmcam.methods.eigen`, `mmcam.methods.ablation`, `mmcam.methods.masking`, `mmcam.methods.smoothing`,
+`mmcam.methods.full_grad`, `mmcam.pixels`, `mmcam.methods.attention`.
 
 The tables are excerpts of [results.md](results.md), which tells the conditions: embedded models on fresh scenes, few
 pictures, wide intervals. A number with a star is the best of its column among the methods.

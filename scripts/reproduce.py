@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from mmcam.errors import UserError
+from mmcam.evaluation.plots import plot
 from mmcam.experiments.reproduce import Done, called, drawable, page, reproduce, shipped_experiments
-from mmcam.plots import plot
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ import torch
 from benchmarks import bench_dump, rows
 from benchmarks.rows import Blots, Words
 from mmcam import explain
-from mmcam.reader import MapReader
+from mmcam.dumps.reader import MapReader
 
 QUICK = ["--quick", "--images", "5", "--batch", "2", "--part-size", "3", "--workers", "0", "--threads", "1"]
 

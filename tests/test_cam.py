@@ -13,8 +13,8 @@ from mmcam.cam import (
     plus_plus_weights,
     xgrad_cam,
 )
-from mmcam.eigen import eigen_cam, eigen_grad_cam, first_component
-from mmcam.elementwise import elementwise_grad_cam, gradient_norm, layer_cam
+from mmcam.methods.eigen import eigen_cam, eigen_grad_cam, first_component
+from mmcam.methods.elementwise import elementwise_grad_cam, gradient_norm, layer_cam
 from tests.reference import close, devices
 
 A = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[0.0, -1.0], [1.0, 0.0]]]], dtype=torch.float64)  # (1, 2, 2, 2)

@@ -16,11 +16,11 @@ from PIL import Image
 import mmcam.cli
 from mmcam.cli import VERBS, main, split_overrides
 from mmcam.config import resolve
+from mmcam.dumps.reader import MapReader
 from mmcam.errors import UserError
 from mmcam.explanation import file_name
 from mmcam.image import read_image
 from mmcam.load import load_task
-from mmcam.reader import MapReader
 from mmcam.task import Sample, Task
 from mmcam.verbs import table
 from mmcam.verbs.explain import Phrases

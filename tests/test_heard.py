@@ -136,7 +136,7 @@ def test_all_steps_share_a_pass_if_they_fit(monkeypatch):
     task = Squared()
     whole = integrated_gradients(task, *case(), steps=12)
     assert task.asked == [24]
-    monkeypatch.setattr("mmcam.listening.HEADS_AT_ONCE", 10)
+    monkeypatch.setattr("mmcam.methods.listening.HEADS_AT_ONCE", 10)
     task = Squared()
     assert close(integrated_gradients(task, *case(), steps=12), whole)
     assert task.asked == [10, 10, 4]  # of two samples

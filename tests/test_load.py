@@ -129,7 +129,7 @@ def test_the_hash_is_of_names_shapes_and_values():
 
 def test_the_configuration_names_the_method(tmp_path):
     from mmcam import Sample, explain
-    from tests.dump.conftest import picture
+    from tests.dumps.conftest import picture
 
     config = {"task": {"class_path": "tests.tiny_task.TinyTask"}, "explain": {"method": "layer_cam"}}
     task = load_task(config, device="cpu")

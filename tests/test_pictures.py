@@ -4,9 +4,9 @@ import pytest
 import torch
 from PIL import Image
 
-from mmcam.backbones import SceneCNN
 from mmcam.errors import UserError
 from mmcam.image import to_tensor
+from mmcam.networks.backbones import SceneCNN
 from mmcam.pictures import Pictures, frozen_activations, read_json
 
 CPU = torch.device("cpu")

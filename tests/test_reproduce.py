@@ -12,19 +12,19 @@ from classification.data import ClassifiedScenes
 from classification.scenes import SceneTask
 from mmcam.config import instantiate, read_config, resolve
 from mmcam.errors import UserError
+from mmcam.evaluation.runs import explained
+from mmcam.evaluation.tables import Table
 from mmcam.experiments import Experiment
 from mmcam.experiments.asked import Asked
 from mmcam.experiments.everything import Everything
 from mmcam.experiments.layers import Layers
 from mmcam.experiments.reproduce import Done, called, drawable, page, reproduce, shipped_experiments
 from mmcam.load import load_task
-from mmcam.methods import names
+from mmcam.methods.table import names
 from mmcam.metrics.base import Figure
 from mmcam.metrics.curves import Deletion
 from mmcam.metrics.mass import MassAccuracy
 from mmcam.metrics.occlusion import OcclusionCorrelation
-from mmcam.runs import explained
-from mmcam.tables import Table
 from mmcam.task import Task
 from mmcam.truth import Truth
 from tests.truths import Halves

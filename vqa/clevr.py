@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mmcam.published import inside, read_object
+from mmcam.annotations.published import inside, read_object
 from vqa.data import Asked, Questions, once
 
 

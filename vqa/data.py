@@ -13,10 +13,10 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from mmcam.annotations.published import Entry, inside
 from mmcam.errors import UserError, unknown
 from mmcam.image import read_image
 from mmcam.pictures import read_json
-from mmcam.published import Entry, inside
 from mmcam.scenes.draw import draw
 from mmcam.scenes.language import questions
 from mmcam.scenes.source import Scenes

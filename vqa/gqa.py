@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from mmcam.published import Entry, inside, read_object
+from mmcam.annotations.published import Entry, inside, read_object
 from mmcam.truth import Things
 from vqa.data import Asked, Questions, once
 

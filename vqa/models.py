@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, softplus
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from mmcam.backbones import PLACES, SPARSE, backbone, place_code
 from mmcam.checkpoint import load_model
-from mmcam.looking import lay_out, soft_maximum
+from mmcam.networks.backbones import PLACES, SPARSE, backbone, place_code
+from mmcam.networks.looking import lay_out, soft_maximum
 from mmcam.text import Vocabulary
 
 
@@ -24,7 +24,7 @@ class VQAModel(nn.Module, ABC):
     """What `VQATask` needs of a VQA model.
 
     Attributes:
-        backbone: The CNN, see `mmcam.backbones`.
+        backbone: The CNN, see `mmcam.networks.backbones`.
         vocabulary: The words of questions.
         answers: The answers, in the order of the logits.
         hear: From words' numbers to vectors, an embedding or what begins with one.
@@ -82,7 +82,7 @@ class NormProduct(VQAModel, PyTorchModelHubMixin, library_name="mmcam", license=
         Args:
             vocabulary: The words of questions in the order of their numbers.
             answers: The answers in the order of the logits.
-            backbone_name: A CNN, see `mmcam.backbones.backbone`.
+            backbone_name: A CNN, see `mmcam.networks.backbones.backbone`.
             embedding: Length of word vectors.
             hidden: Length of each LSTM layer's state.
             common: Length of the product.
@@ -139,7 +139,7 @@ class StackedAttention(VQAModel, PyTorchModelHubMixin, library_name="mmcam", lic
         Args:
             vocabulary: The words of questions in the order of their numbers.
             answers: The answers in the order of the logits.
-            backbone_name: A CNN, see `mmcam.backbones.backbone`.
+            backbone_name: A CNN, see `mmcam.networks.backbones.backbone`.
             hidden: Length of the question vector and of hidden layers.
             densities: How many sums over places it can ask for.
             dropout: While training.

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 
-from mmcam.backbones import SceneCNN, load_backbone
 from mmcam.checkpoint import load_model
 from mmcam.errors import UserError, unknown
+from mmcam.networks.backbones import SceneCNN, load_backbone
 from mmcam.pictures import Pictures, frozen_activations
 from mmcam.scenes.kinds import NAMES
 from mmcam.scenes.language import NOUNS

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mmcam.cut import Trunk
 from mmcam.errors import UserError, unknown
 from mmcam.image import to_tensor
+from mmcam.networks.cut import Trunk
 from mmcam.task import Batch, Heard, Sample, Targets, Task
 from mmcam.text import pad, tokenise
 from vqa.models import VQAModel, load

@@ -6,7 +6,7 @@ where it is there.
 
 from abc import ABC, abstractmethod
 
-from mmcam.tables import Table
+from mmcam.evaluation.tables import Table
 from mmcam.task import Task
 from mmcam.truth import Truth
 

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from mmcam.engine import explain_activations
 from mmcam.errors import UserError
-from mmcam.evaluate import Evaluation
+from mmcam.evaluation.evaluate import Evaluation
+from mmcam.evaluation.runs import Explained, explained
+from mmcam.evaluation.tables import Table
 from mmcam.experiments import Experiment
 from mmcam.experiments.judged import higher
 from mmcam.experiments.pairs import differences
@@ -18,8 +20,6 @@ from mmcam.explanation import Explanation
 from mmcam.metrics.base import Figure, summarise
 from mmcam.metrics.mass import MassAccuracy
 from mmcam.metrics.pointing import Pointing
-from mmcam.runs import Explained, explained
-from mmcam.tables import Table
 from mmcam.task import Targets, Task
 from mmcam.truth import Truth
 

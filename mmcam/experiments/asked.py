@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from mmcam.asking import Asking
 from mmcam.errors import UserError
+from mmcam.evaluation.asking import Asking
+from mmcam.evaluation.runs import explained
+from mmcam.evaluation.tables import Table
 from mmcam.experiments import Experiment
 from mmcam.metrics.perturb import Faithfulness
-from mmcam.runs import explained
-from mmcam.tables import Table
 from mmcam.task import Task
 from mmcam.truth import Truth
 

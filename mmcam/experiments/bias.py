@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mmcam.baselines import baselines
-from mmcam.compare import paired
 from mmcam.engine import explain_activations
 from mmcam.errors import UserError
+from mmcam.evaluation.baselines import baselines
+from mmcam.evaluation.compare import paired
+from mmcam.evaluation.tables import Table
 from mmcam.experiments import Experiment
 from mmcam.experiments.pooled import PooledTask, fit
 from mmcam.explanation import Explanation
@@ -20,7 +21,6 @@ from mmcam.metrics.mass import mass_accuracy
 from mmcam.metrics.pointing import pointing
 from mmcam.scenes.draw import aspects, draw
 from mmcam.scenes.world import compose
-from mmcam.tables import Table
 from mmcam.task import Batch, Sample, Task
 from mmcam.truth import Truth
 

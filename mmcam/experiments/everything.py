@@ -6,12 +6,12 @@ from dataclasses import replace
 from mmcam.config import instantiate
 from mmcam.engine import explain_activations
 from mmcam.errors import UserError
+from mmcam.evaluation.judge import Amounts, judge
+from mmcam.evaluation.runs import explained
+from mmcam.evaluation.tables import Table
 from mmcam.experiments import Experiment
-from mmcam.judge import Amounts, judge
-from mmcam.methods import names
+from mmcam.methods.table import names
 from mmcam.metrics.chosen import MetricSet
-from mmcam.runs import explained
-from mmcam.tables import Table
 from mmcam.task import Task
 from mmcam.truth import Truth
 

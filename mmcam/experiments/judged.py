@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 from mmcam.errors import UserError
-from mmcam.evaluate import Evaluation
+from mmcam.evaluation.evaluate import Evaluation
+from mmcam.evaluation.runs import explained
+from mmcam.evaluation.tables import Table
 from mmcam.experiments import Experiment
 from mmcam.metrics.base import PerMap
 from mmcam.metrics.chosen import higher
-from mmcam.runs import explained
-from mmcam.tables import Table
 from mmcam.task import Task
 from mmcam.truth import Truth
 

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 from mmcam.errors import UserError
-from mmcam.evaluate import Evaluation
+from mmcam.evaluation.evaluate import Evaluation
+from mmcam.evaluation.runs import explained
+from mmcam.evaluation.tables import Table
 from mmcam.experiments import Experiment
 from mmcam.load import load_task, weights_sha256
 from mmcam.metrics.base import Figure, PerMap
 from mmcam.metrics.chosen import higher
-from mmcam.runs import explained
-from mmcam.tables import Table
 from mmcam.task import Task
 from mmcam.truth import Truth
 

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from mmcam.engine import explain_activations
 from mmcam.errors import UserError
+from mmcam.evaluation.runs import explained
+from mmcam.evaluation.tables import Table
 from mmcam.experiments import Experiment
 from mmcam.experiments.dissection import Neuron, dissect
 from mmcam.metrics.base import Figure, summarise
-from mmcam.runs import explained
-from mmcam.tables import Table
 from mmcam.task import Task
 from mmcam.truth import Truth
 

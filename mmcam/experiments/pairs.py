@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
-from mmcam.compare import means_by_unit, paired
-from mmcam.evaluate import Evaluation
+from mmcam.evaluation.compare import means_by_unit, paired
+from mmcam.evaluation.evaluate import Evaluation
+from mmcam.evaluation.tables import Table
 from mmcam.metrics.base import Figure
-from mmcam.tables import Table
 
 __all__ = ["differences"]
 

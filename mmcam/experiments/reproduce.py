@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmcam.config import Config, instantiate, resolve
+from mmcam.evaluation.tables import Table, versions
 from mmcam.experiments import Experiment
 from mmcam.load import load_task, weights_sha256
 from mmcam.metrics.base import Figure
 from mmcam.resources import shipped_configs
-from mmcam.tables import Table, versions
 from mmcam.truth import Truth
 
 __all__ = ["Done", "called", "drawable", "page", "reproduce", "shipped_experiments"]

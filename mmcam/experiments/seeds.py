@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 
 from mmcam.errors import UserError
-from mmcam.evaluate import Evaluation
+from mmcam.evaluation.evaluate import Evaluation
+from mmcam.evaluation.runs import explained
+from mmcam.evaluation.tables import Table
 from mmcam.experiments import Experiment
 from mmcam.experiments.judged import higher
 from mmcam.experiments.sec import Cues
 from mmcam.metrics.seeds import SeedIoU
-from mmcam.runs import explained
-from mmcam.tables import Table
 from mmcam.task import Task
 from mmcam.truth import Truth
 

@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 
-from mmcam.compare import means_by_unit
 from mmcam.engine import explain_activations
 from mmcam.errors import UserError
-from mmcam.evaluate import Evaluation
+from mmcam.evaluation.compare import means_by_unit
+from mmcam.evaluation.evaluate import Evaluation
+from mmcam.evaluation.runs import explained
+from mmcam.evaluation.tables import Table
 from mmcam.experiments import Experiment
 from mmcam.experiments.judged import higher
 from mmcam.experiments.pairs import differences
@@ -17,8 +19,6 @@ from mmcam.metrics.base import Figure, summarise
 from mmcam.metrics.mass import MassAccuracy
 from mmcam.metrics.overlap import IoU
 from mmcam.metrics.pointing import Pointing
-from mmcam.runs import explained
-from mmcam.tables import Table
 from mmcam.task import Task
 from mmcam.truth import Truth
 

@@ -13,8 +13,8 @@ from mmcam.errors import UserError, unknown
 from mmcam.verbs import add_model, overrides_of, print_config, table
 
 if TYPE_CHECKING:
-    from mmcam.folder import Folder
-    from mmcam.plan import Plan
+    from mmcam.dumps.folder import Folder
+    from mmcam.dumps.plan import Plan
 
 EPILOG = """\
 Writes OUT/maps.h5 (see docs/dumps.md) by way of OUT/parts. Killed or interrupted, it goes on when the same command is
@@ -101,9 +101,9 @@ def run(arguments: Namespace) -> int:
     if arguments.only_missing and shard != (1, 1):
         raise UserError("--only-missing plans more parts, which one process has to do; leave --shard out, then resume")
 
-    from mmcam.folder import Folder
-    from mmcam.lock import Stopped, locked
-    from mmcam.plan import MAPS
+    from mmcam.dumps.folder import Folder
+    from mmcam.dumps.lock import Stopped, locked
+    from mmcam.dumps.plan import MAPS
 
     folder = Folder(arguments.out)
     try:
@@ -123,10 +123,10 @@ def _dump(arguments: Namespace, overrides: dict[str, Any], folder: "Folder", sha
     import torch
 
     from mmcam.config import resolve
+    from mmcam.dumps.loading import Loading
+    from mmcam.dumps.lock import stopping
+    from mmcam.dumps.plan import Settings, make_plan, todo
     from mmcam.load import default_method, load_task
-    from mmcam.loading import Loading
-    from mmcam.lock import stopping
-    from mmcam.plan import Settings, make_plan, todo
     from mmcam.sources import choose_source
     from mmcam.task import Task
 
@@ -157,10 +157,10 @@ def _dump(arguments: Namespace, overrides: dict[str, Any], folder: "Folder", sha
     loading = Loading(arguments.batch_size, arguments.workers)
     with stopping() as look, _progress(plan, shard, left, look) as tell:
         if not on_ray:
-            from mmcam.dump import dump
+            from mmcam.dumps.dump import dump
 
             return dump(folder, task, source, plan, left, loading, strict=arguments.strict, tell=tell)
-        from mmcam.cluster import Cluster, dump_on_ray
+        from mmcam.dumps.cluster import Cluster, dump_on_ray
 
         cluster = Cluster(
             address=arguments.ray_address,
@@ -175,7 +175,7 @@ def _dump(arguments: Namespace, overrides: dict[str, Any], folder: "Folder", sha
 
 def _report(folder: "Folder", name: str) -> int:
     """Say what the finished dump holds."""
-    from mmcam.reader import MapReader
+    from mmcam.dumps.reader import MapReader
 
     with MapReader(folder.fetch(name)) as maps:
         for sample, reason in list(maps.failures.items())[:10]:
@@ -235,7 +235,7 @@ def _look(arguments: Namespace) -> int:
 
 
 def _merge(files: list[Path], out: str) -> int:
-    from mmcam.merge import merge
+    from mmcam.dumps.merge import merge
 
     if not out:
         raise UserError("mmcam dump merge: expected a file to write, got none; name one with --out")
@@ -247,7 +247,7 @@ def _merge(files: list[Path], out: str) -> int:
 
 def _inspect(name: str) -> int:
     """Print what a file says of itself, and its data sets."""
-    from mmcam.reader import MapReader
+    from mmcam.dumps.reader import MapReader
 
     with MapReader(name) as maps:
         print(maps.path)
@@ -263,7 +263,7 @@ def _inspect(name: str) -> int:
 
 def _verify(name: str) -> int:
     """Check a file or a folder, and name what is wrong."""
-    from mmcam.verify import verify
+    from mmcam.dumps.verify import verify
 
     problems = verify(name)
     for problem in problems:

@@ -11,7 +11,7 @@ from mmcam.errors import UserError
 from mmcam.verbs import add_model, overrides_of, table
 
 if TYPE_CHECKING:
-    from mmcam.tables import Table
+    from mmcam.evaluation.tables import Table
 
 EPILOG = """\
 RUN is a dump (a folder of mmcam dump, or a file with --data); without one, --config is run on the spot. The data must
@@ -69,7 +69,7 @@ def run(arguments: Namespace) -> int:
     if arguments.plot and arguments.plot.suffix.lower() not in FORMATS:
         raise UserError(f"--plot: expected a {', '.join(FORMATS)} file, got {str(arguments.plot)!r}")
     if arguments.compare:
-        from mmcam.compare import compare, read_results
+        from mmcam.evaluation.compare import compare, read_results
 
         one, two = arguments.compare
         difference = compare(read_results(one), read_results(two), (one.stem, two.stem))
@@ -81,9 +81,9 @@ def run(arguments: Namespace) -> int:
         return 0
 
     from mmcam.config import instantiate
-    from mmcam.judge import Amounts
+    from mmcam.evaluation.judge import Amounts
+    from mmcam.evaluation.results import Judging, open_run, results
     from mmcam.metrics.chosen import MetricSet
-    from mmcam.results import Judging, open_run, results
 
     methods = tuple(name for name in arguments.methods.replace(" ", "").split(",") if name)
     overrides = overrides_of(arguments)
@@ -127,7 +127,7 @@ def _write(arguments: Namespace, tables: "list[Table]", pictures: Mapping[str, A
             path.write_text(text(), encoding="utf-8")
             print(path)
     if arguments.plot:
-        from mmcam.plots import plot
+        from mmcam.evaluation.plots import plot
 
         plot(tables[0], arguments.plot)
         print(arguments.plot)

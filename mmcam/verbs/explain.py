@@ -18,8 +18,8 @@ from mmcam.verbs.pictures import batches, find, names
 if TYPE_CHECKING:
     from PIL import Image
 
+    from mmcam.dumps.store import MapWriter
     from mmcam.explanation import Explanation
-    from mmcam.store import MapWriter
     from mmcam.task import Sample, Targets, Task
 
 logger = logging.getLogger(__name__)
@@ -213,7 +213,7 @@ def explain_batch(
         method: Name of a method; "" for the task's own.
         heard: Explain it by the words heard, too.
         others: The same model, cut at other layers, whose maps are joined with the first one's.
-        how: They are joined: side by side, or one map of all, see `mmcam.fuse`.
+        how: They are joined: side by side, or one map of all, see `mmcam.methods.fuse`.
 
     Returns:
         One a sample.
@@ -225,8 +225,8 @@ def explain_batch(
 
     from mmcam.doctor import depends_on_layer
     from mmcam.engine import check, explain_activations
-    from mmcam.fuse import beside, fuse
     from mmcam.heard import with_words
+    from mmcam.methods.fuse import beside, fuse
 
     batch = task.collate(samples)
     if samples[0].text and not any(batch.texts):
@@ -349,8 +349,8 @@ def _shrink(explanation: "Explanation", image: "Image.Image") -> "tuple[Explanat
 
 
 def _writer(arguments: Namespace, config: str, overrides: dict, task: "Task", first: Explained) -> "MapWriter":
+    from mmcam.dumps.store import MapWriter
     from mmcam.load import resolve, weights_sha256
-    from mmcam.store import MapWriter
     from mmcam.task import Task
 
     return MapWriter(

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from captioning.data import CaptionedPictures
+from mmcam.annotations.instances import CocoInstances
 from mmcam.config import instantiate, resolve
 from mmcam.errors import UserError
 from mmcam.image import read_image
-from mmcam.instances import CocoInstances
 from mmcam.sources import Source
 from tests.annotated import SAMPLES, changed, copied, half, is_refused, replaced, union
 

@@ -4,10 +4,10 @@ from torch import nn
 
 from captioning.models import FOUND, AttendAndTell, LSTMStep, ShowAndTell, load
 from captioning.scores import word_log_probability, word_logit_difference
-from mmcam.backbones import PLACES, place_code
 from mmcam.checkpoint import save_model
 from mmcam.errors import UserError
 from mmcam.gradients import batched, channel_weights, looped
+from mmcam.networks.backbones import PLACES, place_code
 
 WORDS = ["a", "dog", "cat", "left", "of"]
 SIZE = {"embedding": 5, "hidden": 6}
@@ -27,8 +27,8 @@ def make(cls, **more):
 
 @pytest.fixture(autouse=True)
 def no_floor(monkeypatch):
-    """The identities hold where the evidence's floor is out of reach; tests/test_looking.py tests the floor."""
-    monkeypatch.setattr("mmcam.looking.FLOOR", -15.0)
+    """The identities hold where the evidence's floor is out of reach; tests/networks/test_looking.py tests it."""
+    monkeypatch.setattr("mmcam.networks.looking.FLOOR", -15.0)
 
 
 @pytest.fixture

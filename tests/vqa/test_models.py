@@ -26,8 +26,8 @@ def make(cls, **more):
 
 @pytest.fixture(autouse=True)
 def no_floor(monkeypatch):
-    """The identities hold where the evidence's floor is out of reach; tests/test_looking.py tests the floor."""
-    monkeypatch.setattr("mmcam.looking.FLOOR", -15.0)
+    """The identities hold where the evidence's floor is out of reach; tests/networks/test_looking.py tests it."""
+    monkeypatch.setattr("mmcam.networks.looking.FLOOR", -15.0)
 
 
 @pytest.fixture

@@ -1,0 +1,193 @@
+"""Attention rollout, gradient × attention, attention relevance and LeGrad of a picture, by name.
+
+The explained layer says no more than the grid: attention is that of the whole model, below the layer and behind it. So
+the trunk runs again, this time with a graph and with attention that is not fused, some pictures at a time; then there
+is one batched backward for all rows, down to the first attention that the method asks for. Tokens that lie nowhere
+(class token, registers) get no place on the map, as in `mmcam.networks.layout`.
+
+The model must call `F.scaled_dot_product_attention` or `nn.MultiheadAttention` (see `mmcam.methods.attention.capture`).
+"""
+
+from collections.abc import Callable, Mapping
+from math import prod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmcam.methods.attention.capture import attention_gradients, depending
+from mmcam.methods.attention.chain import Chain
+from mmcam.methods.attention.maths import gradient_times_attention, mean_positive_gradient
+from mmcam.methods.attention.run import Run, with_kernels_that_run_backward
+from mmcam.methods.subject import Subject
+from mmcam.networks.layout import Layout, find_layout
+
+__all__ = [
+    "FROM_ATTENTION",
+    "PICTURES_AT_ONCE",
+    "attention_relevance",
+    "attention_rollout",
+    "gradient_attention",
+    "legrad",
+]
+
+Found = Callable[[list[Tensor]], Tensor]
+"""Gradients (b, r, heads, q, k) of some attentions → one number (b, r, n) a token of the picture."""
+PICTURES_AT_ONCE = 8
+"""How many have their graph in memory; one of ViT-B/16 takes some 200 MB."""
+
+
+def attention_rollout(subject: Subject) -> Float[Tensor, "b r h w"]:
+    """Attention rollout (Abnar and Zuidema, arXiv 2005.00928): see `mmcam.methods.attention.maths.rollout`.
+
+    The map is the row of the token at which the score is read: the class token, or the mean of all that are pooled. So
+    it is the same for all classes. An attention pooling in the end looks at the rollout of the layers before.
+
+    Differs from the paper: nothing; the paper explains words.
+
+    Args:
+        subject: What is explained.
+
+    Returns:
+        One map a row, nowhere negative.
+
+    Raises:
+        UserError: The model has no attention that can be seen, or it is not the picture's alone.
+    """
+
+    def last(chain: Chain) -> tuple[list[int], Found]:
+        return [len(chain.attentions) - 1], lambda gradients: chain.rollout(gradients[0])
+
+    return _maps(subject, last)
+
+
+def attention_relevance(subject: Subject) -> Float[Tensor, "b r h w"]:
+    """Generic attention relevance (Chefer et al., arXiv 2103.15679), Eq. 5 to 10: see `mmcam.methods.attention.maths`.
+
+    Encoders of one kind of tokens follow Eq. 6. Where other tokens attend to the picture's (words of a decoder, the
+    probe of an attention pooling), the map is R^sq at the one that the score is read at.
+
+    Differs from the paper: it reads the class token, here the mean over all tokens is taken that the score depends on
+    after the last attention; of a class token it is the same.
+
+    Args:
+        subject: What is explained.
+
+    Returns:
+        One map a row, nowhere negative.
+
+    Raises:
+        UserError: The model has no attention that can be seen, or of too many kinds of tokens.
+    """
+
+    def every(chain: Chain) -> tuple[list[int], Found]:
+        return [*range(len(chain.attentions))], chain.relevance
+
+    return _maps(subject, every)
+
+
+def gradient_attention(subject: Subject, layer: int = -1) -> Float[Tensor, "b r h w"]:
+    """Gradient × attention: see `mmcam.methods.attention.maths.gradient_times_attention`, of the last layer.
+
+    Of a decoder it is the cross-attention of the word that is scored. Of an encoder it is the self-attention of the
+    class token, or the sum over all queries where tokens are pooled.
+
+    Differs from the papers: ALBEF and LAVIS explain a matching score by a block in the middle that was found to be best
+    (`layer=`), and have one map a word of the text; here a word has the map of its own score.
+
+    Args:
+        subject: What is explained.
+        layer: Number of the attention, among those that look at the picture.
+
+    Returns:
+        One map a row, nowhere negative.
+
+    Raises:
+        UserError: The model has no attention that can be seen, or of too many kinds of tokens.
+    """
+
+    def one(chain: Chain) -> tuple[list[int], Found]:
+        i = chain.looking()[layer]
+        return [i], lambda gradients: gradient_times_attention(chain.attentions[i], gradients[0]).sum(2)
+
+    return _maps(subject, one)
+
+
+def legrad(subject: Subject) -> Float[Tensor, "b r h w"]:
+    """LeGrad (Bousselham et al., arXiv 2404.03214): see `mmcam.methods.attention.maths.mean_positive_gradient`.
+
+    The score of layer l is what the network behind the last block says if all of its tokens are the mean of those after
+    block l. It costs one more forward of that part a layer; so choose an explained layer in the last block or before,
+    or the trunk runs again for every layer.
+
+    Differs from the paper: the mean over the layers is not brought to 0 … 1. Of models with an attention pooling the
+    maps are those of the self-attention, where the paper takes the pooling's.
+
+    Args:
+        subject: What is explained.
+
+    Returns:
+        One map a row, nowhere negative.
+
+    Raises:
+        UserError: The model is no transformer of blocks whose attention can be seen.
+    """
+    return _of_pictures(subject, _legrad, watch=True)
+
+
+FROM_ATTENTION: Mapping[str, Callable[[Subject], Tensor]] = {
+    "attention_rollout": attention_rollout,
+    "attention_relevance": attention_relevance,
+    "gradient_attention": gradient_attention,
+    "legrad": legrad,
+}
+"""For models with attention; others get a `UserError`."""
+
+
+def _maps(subject: Subject, method: Callable[[Chain], tuple[list[int], Found]]) -> Float[Tensor, "b r h w"]:
+    """A method says which attentions it wants the gradients of, and what it makes of them."""
+
+    def some(run: Run) -> Float[Tensor, "b r n"]:
+        used = [run.attentions[i] for i in depending(run.scores, run.attentions)]
+        if not used:  # nothing looks at the picture
+            return run.attentions[-1].new_zeros(*run.rows.shape[:2], run.attentions[-1].shape[3])
+        numbers, found = method(Chain.of([p.detach() for p in used]))
+        gradients = attention_gradients(run.scores, [used[i] for i in numbers], run.rows)
+        return torch.cat([found(chunk) for chunk in gradients], 1)
+
+    return _of_pictures(subject, some)
+
+
+def _legrad(run: Run) -> Float[Tensor, "b r n"]:
+    size = run.attentions[0].shape[2:]
+    numbers = [i for i, p in enumerate(run.attentions) if p.shape[2:] == size]
+    last = run.blocks.last(numbers)
+    maps = []
+    for i in numbers:
+        scores = run.scores_if_all_were_the_mean(last, run.blocks.tokens[i])
+        found = attention_gradients(scores, run.attentions[i : i + 1], run.rows)
+        maps.append(torch.cat([mean_positive_gradient(gradient) for (gradient,) in found], 1))
+    return torch.stack(maps).mean(0)
+
+
+def _of_pictures(subject: Subject, method: Callable[[Run], Tensor], watch: bool = False) -> Float[Tensor, "b r h w"]:
+    """One map a row out of one number a token, some pictures at a time."""
+    a, rows = subject.activations, subject.rows
+    if not rows.numel():
+        return a.new_zeros(*rows.shape[:2], *a.shape[2:])
+    parts = [
+        with_kernels_that_run_backward(lambda index=index: method(Run(subject, index, watch)))
+        for index in torch.arange(len(a), device=a.device).split(PICTURES_AT_ONCE)
+    ]
+    tokens = torch.cat(parts).mT  # (b, n, r)
+    return _layout(subject, tokens).spread(tokens)[0]
+
+
+def _layout(subject: Subject, tokens: Float[Tensor, "b n r"]) -> Layout:
+    """Where the tokens lie: as those of the explained layer if there are as many, else as their number says."""
+    task, batch, _ = subject.asked
+    known = batch.memo.get("layout")
+    count = tokens.shape[1]
+    if isinstance(known, Layout) and known.order == "tokens" and count == known.prefix + prod(known.grid):
+        return known
+    return find_layout(tokens, (subject.images.shape[2], subject.images.shape[3]), task, layer="attention")
