@@ -1,6 +1,6 @@
 """The engine: activations → targets → scores → gradients → maps, for all words of all images of a batch at once."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -76,7 +76,9 @@ def explain_activations(
     with torch.inference_mode(False), evaluating(task):
         activations, device = activations.detach(), activations.device
         scores, signed, weights = _maps(task, activations, batch.to(device), targets.to(device), method)
-        explanations = _explanations(task, batch, targets, method, scores, signed)
+        # Maps of pixel space have the resolution of the pictures, and lie like them.
+        laid = task.laid(signed, batch) if signed.shape[2:] == activations.shape[2:] else list(signed)
+        explanations = _explanations(task, batch, targets, method, scores, laid)
         if not keep_weights or weights is None:
             return explanations
         kept = [row[: len(e.words)].clone() for row, e in zip(weights.cpu(), explanations, strict=True)]
@@ -127,25 +129,23 @@ def _explanations(
     targets: Targets,
     method: str,
     scores: Float[Tensor, "b r"],
-    signed: Float[Tensor, "b r H W"],
+    signed: Sequence[Float[Tensor, "r y x"]],
 ) -> list[Explanation]:
     """Cut the padding off and bring everything to the CPU in one transfer."""
-    shape = signed.shape[1:]
-    both = torch.cat([scores[..., None], signed.flatten(2)], dim=2).cpu()  # the only synchronisation
-    explanations = []
-    for i, words in enumerate(targets.words):
-        rows = both[i, : len(words)]
-        explanations.append(
-            Explanation(
-                id=batch.ids[i],
-                prompt=batch.texts[i],
-                words=words,
-                scores=rows[:, 0].clone(),
-                signed=rows[:, 1:].reshape(len(words), *shape[1:]).clone(),
-                size=batch.sizes[i],
-                window=batch.windows[i],
-                method=method,
-                layer=task.layer,
-            )
+    rows = [maps[: len(words)].to(scores.dtype) for maps, words in zip(signed, targets.words, strict=True)]
+    everything = torch.cat([scores.flatten(), *(maps.flatten() for maps in rows)]).cpu()  # the only synchronisation
+    y, *maps = everything.split([scores.numel(), *(maps.numel() for maps in rows)])
+    return [
+        Explanation(
+            id=batch.ids[i],
+            prompt=batch.texts[i],
+            words=words,
+            scores=y.view(scores.shape)[i, : len(words)].clone(),
+            signed=maps[i].reshape(rows[i].shape).clone(),
+            size=batch.sizes[i],
+            window=batch.windows[i],
+            method=method,
+            layer=task.layer,
         )
-    return explanations
+        for i, words in enumerate(targets.words)
+    ]

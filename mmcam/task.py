@@ -200,6 +200,21 @@ class Task(nn.Module, ABC):
             "targets) -> (b, t), such as the exponential of log-probabilities or a softmax over all classes"
         )
 
+    def laid(self, maps: Float[Tensor, "b r h w"], batch: Batch) -> Sequence[Float[Tensor, "r y x"]]:
+        """Lay maps as they came from the activations over the pictures.
+
+        Only a trunk whose places do not lie like the picture needs one of its own: tiles beside one another, grids of
+        several sizes that were padded to one (which says so by `memo["places"]`, the real ones of each sample).
+
+        Args:
+            maps: Before ReLU, on the places of the activations.
+            batch: The samples, with the memo that `trunk` left.
+
+        Returns:
+            The maps of each sample over its window, each sample's at its own resolution.
+        """
+        return list(maps)
+
     def heard(self, batch: Batch, targets: Targets) -> Heard:
         """Say which words the scores hear, and embed them; called without a graph.
 

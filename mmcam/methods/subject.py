@@ -65,7 +65,11 @@ class Subject:
     def weights(self) -> Float[Tensor, "b r k"]:
         """α of every row: the spatial mean of ∂y/∂A."""
         self._y, weights = channel_weights(self.head, self.activations, self.rows, self.vjp)
-        return weights
+        places = self._batch.memo.get("places")
+        if places is None:
+            return weights
+        # The mean is over the places that there are, not over the padding.
+        return weights * (self.activations[0, 0].numel() / places.to(weights))[:, None, None]
 
     def gradients(self) -> Float[Tensor, "b r k h w"]:
         """∂y/∂A of every row."""
