@@ -1,0 +1,1 @@
+"""Other people's checkpoints: what a file is, and what is in it, without running any of it."""

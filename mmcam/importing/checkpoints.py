@@ -1,0 +1,265 @@
+"""torch checkpoints, read without running anything: tensors, plain containers, and modules as trees of tensors.
+
+`torch.load(weights_only=True)` does the reading. Of whole pickled models it refuses the classes; those that are known
+to hold nothing but tensors are given stand-ins by name, so that no code of a peer is ever imported.
+"""
+
+import logging
+import pickletools
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor, nn
+from torch.serialization import safe_globals
+
+from mmcam.errors import UserError
+from mmcam.importing.files import KINDS, kind_of
+from mmcam.importing.pickles import OLD_MODULES, Plain, plain_class
+
+__all__ = ["LARGEST", "load_weights", "named_globals", "read_checkpoint", "shape_of", "state_of", "weights_of"]
+
+logger = logging.getLogger(__name__)
+
+LARGEST = 8 * 2**30
+"""Bytes that the tensors of one state dict may take, after those that are views of a few numbers are written out."""
+
+MODULES = ("torch.nn.modules.*", "torchvision.models.*", "torch.optim.*", "torch.nn.parallel.*")
+"""Classes of whole pickled models and optimisers; stand-ins are made for all of them."""
+
+# What weights_only=True knows by itself, as far as checkpoints name it.
+KNOWN = (
+    "torch.*Storage",
+    "torch._utils._rebuild_*",
+    "torch.nn.parameter.*Parameter",
+    "torch.nn.parameter.Buffer",
+    "torch._tensor._rebuild_from_type_v2",
+    "torch.Tensor",
+    "torch.Size",
+    "torch.device",
+    "torch.serialization._get_layout",
+    "torch.float*",
+    "torch.bfloat16",
+    "torch.int*",
+    "torch.uint8",
+    "torch.bool",
+    "collections.OrderedDict",
+    "collections.Counter",
+    "builtins.set",
+    "builtins.bytearray",
+    "_codecs.encode",
+)
+
+
+def _mapping(*values: object) -> OrderedDict[Any, Any]:
+    """Stands for `collections.defaultdict`, into which torch would set no items."""
+    return OrderedDict()
+
+
+def read_checkpoint(path: Path | str, classes: Iterable[str] = ()) -> Any:  # noqa: ANN401
+    """Read a torch checkpoint of any age onto the CPU; nothing in it is imported or called.
+
+    Args:
+        path: The file, of torch 0.2 or later.
+        classes: Patterns of the full names of classes whose objects may stand in it: "*.Encoder". Modules and
+            optimisers of torch and torchvision always may. All are read as `Plain`; `state_of` gives their tensors.
+
+    Returns:
+        Tensors in containers. A tensor may still be a view of fewer numbers than it shows; `weights_of` sees to that.
+
+    Raises:
+        UserError: The file is something else or broken, or names a global that is not on the list: the error says
+            which.
+    """
+    path = Path(path)
+    kind = kind_of(path)
+    if kind == "torch tar":
+        raise UserError(
+            f"{path}: expected a checkpoint of torch 0.2 or later, got one from before, which cannot be read without "
+            "running it; load it with an old torch where you trust it, and save the state dict again"
+        )
+    if kind not in ("torch", "old torch"):
+        raise UserError(f"{path}: expected a torch checkpoint, got {KINDS[kind]}")
+    patterns = (*MODULES, *classes)
+    stand_ins: list[Any] = []
+    for name in sorted(named_globals(path)):
+        if name == "collections.defaultdict":
+            stand_ins.append((_mapping, name))
+        elif name == "builtins.dict":
+            stand_ins.append((dict, name))
+        elif any(fnmatchcase(name, pattern) for pattern in patterns):
+            stand_ins.append((plain_class(name), name))
+        elif not any(fnmatchcase(name, pattern) for pattern in KNOWN):
+            raise UserError(
+                f"{path}: its pickle names {name}, which no such checkpoint needs; nothing was run. Get the file from "
+                "where you trust it, or save its state dict again"
+            )
+    try:
+        # Old files carry the source of their classes, which torch would compare with that of the stand-ins.
+        with safe_globals(stand_ins), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken program may fail in any way
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise UserError(f"{path} is no whole checkpoint of tensors ({reason}); copy it again") from error
+
+
+def named_globals(path: Path | str) -> set[str]:
+    """List every global that a torch checkpoint names, by reading its instructions without following them.
+
+    Args:
+        path: A file of kind "torch" or "old torch".
+
+    Returns:
+        Full names, such as "torch.FloatStorage".
+
+    Raises:
+        UserError: The file is broken.
+    """
+    path = Path(path)
+    try:
+        if kind_of(path) == "torch":
+            with zipfile.ZipFile(path) as archive:
+                _check_archive(archive, path)
+                inner = next(name for name in archive.namelist() if name.partition("/")[2] == "data.pkl")
+                with archive.open(inner) as stream:
+                    return set(_globals(stream))
+        with path.open("rb") as stream:  # magic number, protocol, system, the object, names of storages
+            return {name for _ in range(5) for name in _globals(stream)}
+    except (ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, OSError) as error:
+        raise UserError(f"{path} is no whole checkpoint ({error}); copy it again") from error
+
+
+def _check_archive(archive: zipfile.ZipFile, path: Path) -> None:
+    size = sum(entry.file_size for entry in archive.infolist())
+    if size > LARGEST:
+        raise UserError(f"{path}: expected {LARGEST / 2**30:.0f} GiB at most, got {size / 2**30:.0f} GiB when unpacked")
+
+
+def _globals(stream: IO[bytes]) -> Iterator[str]:
+    """The globals of one pickle; the stream is left behind its end."""
+    texts: list[str] = []
+    for instruction, argument, _ in pickletools.genops(stream):
+        if instruction.name in ("GLOBAL", "INST"):
+            module, _, name = str(argument).partition(" ")
+            yield f"{OLD_MODULES.get(module, module)}.{name}"
+        elif instruction.name == "STACK_GLOBAL":  # torch writes none, so that who does has something else in mind
+            yield ".".join(texts[-2:]) or "a global without a name"
+        elif instruction.name.startswith("EXT"):
+            yield f"copyreg extension {argument}"
+        elif isinstance(argument, str):
+            texts.append(argument)
+
+
+def state_of(module: object, prefix: str = "") -> dict[str, Tensor]:
+    """Collect the parameters and buffers of a module that was read as `Plain`, by the names of its state dict.
+
+    Raises:
+        UserError: It is no module.
+    """
+    if not isinstance(module, Plain) or not hasattr(module, "_modules"):
+        raise UserError(f"expected a pickled model, got {type(module).__name__}")
+    found: dict[str, Tensor] = {}
+    for kind in ("_parameters", "_buffers"):
+        values = getattr(module, kind, None) or {}
+        found |= {f"{prefix}{name}": value for name, value in values.items() if isinstance(value, Tensor)}
+    for name, child in (getattr(module, "_modules", None) or {}).items():
+        if child is not None:
+            found |= state_of(child, f"{prefix}{name}.")
+    return found
+
+
+def weights_of(tree: object, where: str) -> dict[str, Tensor]:
+    """Turn a state dict into weights of one's own: contiguous, float32 where they are numbers of any float type.
+
+    Args:
+        tree: What was read; names may begin with "module.", as DataParallel makes them.
+        where: The file, for errors.
+
+    Returns:
+        The tensors by name, without `num_batches_tracked`, which nothing uses and old files lack.
+
+    Raises:
+        UserError: It is no state dict, or holds tensors that are sparse, complex, quantised, not finite or too large.
+    """
+    if not isinstance(tree, Mapping) or not tree or not all(isinstance(name, str) for name in tree):
+        raise UserError(f"{where}: expected a state dict of named tensors, got {_described(tree)}")
+    chosen = {
+        str(name).removeprefix("module."): value
+        for name, value in tree.items()
+        if not str(name).endswith("num_batches_tracked")
+    }
+    total = 0
+    for name, value in chosen.items():
+        if not isinstance(value, Tensor):
+            raise UserError(f"{where}: expected a state dict of tensors, got {_described(value)} at {name!r}")
+        if value.layout != torch.strided or value.is_quantized or value.is_complex() or value.is_meta:
+            raise UserError(
+                f"{where}: expected plain numbers, got a {value.layout} tensor of {value.dtype} at {name!r}"
+            )
+        total += value.numel() * max(value.element_size(), 4)
+    if total > LARGEST:  # a view of one number may show any size
+        raise UserError(f"{where}: expected tensors of {LARGEST / 2**30:.0f} GiB at most, got {total / 2**30:.0f} GiB")
+    weights = {}
+    for name, value in chosen.items():
+        own = value.detach().float() if value.is_floating_point() else value.detach()
+        weights[name] = torch.empty(own.shape, dtype=own.dtype).copy_(own)
+        if own.is_floating_point() and not bool(torch.isfinite(own).all()):
+            raise UserError(f"{where}: expected finite weights, got NaN or infinity at {name!r}; train the model again")
+    return weights
+
+
+def shape_of(weights: Mapping[str, Tensor], name: str, axes: int, where: str) -> tuple[int, ...]:
+    """Give the shape of a tensor that must be there.
+
+    Raises:
+        UserError: It is not, or has another number of axes; names what is there.
+    """
+    if name not in weights:
+        there = ", ".join(list(weights)[:6])
+        raise UserError(f"{where}: expected a tensor {name!r}, got {there} and so on; is this another model's file?")
+    shape = tuple(weights[name].shape)
+    if len(shape) != axes:
+        raise UserError(f"{where}: expected {name!r} with {axes} axes, got the shape {shape}")
+    return shape
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str, hint: str = "") -> None:
+    """Give a module exactly these weights.
+
+    Args:
+        model: The module; `num_batches_tracked` may be lacking.
+        weights: By the module's own names.
+        where: The file, for errors.
+        hint: What is the likely cause if they do not fit.
+
+    Raises:
+        UserError: Some are missing, left over or of another shape; names them.
+    """
+    own = {name: value for name, value in model.state_dict().items() if not name.endswith("num_batches_tracked")}
+    missing = [name for name in own if name not in weights]
+    left = [name for name in weights if name not in own]
+    wrong = [
+        f"{name} {tuple(weights[name].shape)} instead of {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in weights and weights[name].shape != value.shape
+    ]
+    told = [
+        f"{what} {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
+        for what, names in (("lacks", missing), ("has also", left), ("has", wrong))
+        if names
+    ]
+    if told:
+        raise UserError(f"{where}: expected the weights of {type(model).__name__}, but it {'; it '.join(told)}. {hint}")
+    model.load_state_dict(dict(weights), strict=False)
+
+
+def _described(value: object) -> str:
+    if isinstance(value, Mapping):
+        return f"a dictionary with {', '.join(map(str, list(value)[:6])) or 'nothing in it'}"
+    return f"a {type(value).__name__}"

@@ -1,0 +1,132 @@
+"""Pickles of plain data, read without running anything: the one place where mmcam unpickles.
+
+A pickle is a program whose only dangerous instructions are those that look up a global. Here none is ever imported:
+a name on the list gives a stand-in of ours, any other name ends the reading with an error that says it.
+"""
+
+import pickle
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from mmcam.errors import UserError
+from mmcam.importing.files import KINDS, check_size, kind_of
+
+__all__ = ["Plain", "plain_class", "read_pickle"]
+
+
+class Plain:
+    """An object of a class that is not here: its attributes and nothing else."""
+
+    def __init__(self, *values: object, **named: object) -> None:
+        """Take and forget whatever the constructor was given."""
+
+    def __setstate__(self, state: object) -> None:
+        """Keep the attributes; those of slots come second in a pair."""
+        parts = state if isinstance(state, tuple) else (state,)
+        for part in parts:
+            if isinstance(part, dict):
+                self.__dict__.update({str(name): value for name, value in part.items()})
+
+
+def plain_class(name: str) -> type[Plain]:
+    """Make a stand-in for the class of that full name."""
+    return type(name.rpartition(".")[2], (Plain,), {"__doc__": f"Stands for {name}."})
+
+
+def _mapping(*values: object) -> OrderedDict[Any, Any]:
+    """Stands for `collections.defaultdict`, whose factory is forgotten."""
+    return OrderedDict()
+
+
+def _rebuilt(cls: type, base: type, state: object) -> object:
+    """Stands for `copyreg._reconstructor`, which protocols 0 and 1 make objects by."""
+    if not (isinstance(cls, type) and issubclass(cls, Plain)):
+        raise pickle.UnpicklingError("an object of a class that is not on the list")
+    return cls()
+
+
+CONTAINERS: dict[str, Callable[..., object]] = {
+    "collections.OrderedDict": OrderedDict,
+    "collections.Counter": Counter,
+    "collections.defaultdict": _mapping,
+    "builtins.set": set,
+    "builtins.frozenset": frozenset,
+    "builtins.dict": dict,
+    "builtins.list": list,
+    "builtins.int": int,
+    "builtins.object": object,
+    "copyreg._reconstructor": _rebuilt,
+}
+"""What may stand in any pickle."""
+
+NUMBERS = (
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray._reconstruct",
+    "numpy.ndarray",
+    "numpy.dtype",
+    "_codecs.encode",
+)
+"""NumPy's numbers, such as a best score: nothing that an importer reads, so they are passed over."""
+
+
+class _Reader(pickle.Unpickler):
+    def __init__(self, stream: BytesIO, classes: Iterable[str]) -> None:
+        super().__init__(stream, encoding="latin-1")
+        self.refused = ""
+        self._classes = frozenset(classes)
+        self._made: dict[str, Any] = dict(CONTAINERS)
+
+    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401
+        full = f"{OLD_MODULES.get(module, module)}.{name}"
+        if full not in self._made:
+            if not (full in self._classes or f"*.{name}" in self._classes or full in NUMBERS):
+                self.refused = full
+                raise pickle.UnpicklingError(full)
+            self._made[full] = plain_class(full)
+        return self._made[full]
+
+    def persistent_load(self, pid: object) -> Any:  # noqa: ANN401
+        raise pickle.UnpicklingError("a reference to something outside the file")
+
+
+OLD_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+"""As Python 2 called them."""
+
+
+def read_pickle(path: Path | str, classes: Iterable[str] = (), largest: int = 256 * 2**20) -> Any:  # noqa: ANN401
+    """Read a pickle of numbers, texts and containers; nothing in it is imported or called.
+
+    Args:
+        path: The file.
+        classes: Full names of classes whose objects may stand in it, "argparse.Namespace"; "*.Vocabulary" for a class
+            of that name in any module. They are read as `Plain`: their attributes alone.
+        largest: Of the file, in bytes.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        UserError: The file is something else, too large or broken, or names a global that is not on the list: the
+            error says which.
+    """
+    path = Path(path)
+    kind = kind_of(path)
+    if kind != "pickle":
+        raise UserError(f"{path}: expected a Python pickle, got {KINDS[kind]}")
+    check_size(path, largest)
+    reader = _Reader(BytesIO(path.read_bytes()), classes)
+    try:
+        return reader.load()
+    except Exception as error:  # a broken program may fail in any way
+        if reader.refused:
+            raise UserError(
+                f"{path}: its pickle names {reader.refused}, which no such file needs; nothing was run. Get the file "
+                "from where you trust it, or save it again as plain data"
+            ) from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} is no whole pickle of plain data ({reason}); copy it again") from error
