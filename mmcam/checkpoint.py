@@ -15,15 +15,20 @@ from mmcam.errors import UserError, unknown
 from mmcam.resources import weights_path
 
 KEY = "architecture"
+ABOUT = ("task", "source")
+"""Keys of config.json that are no arguments of the model: by which task it is explained, and where it comes from."""
+
 FILES = ("config.json", "model.safetensors")
 
 
-def save_model(model: nn.Module, folder: Path) -> Path:
+def save_model(model: nn.Module, folder: Path, **about: Any) -> Path:  # noqa: ANN401
     """Write a model of ours: its constructor's arguments, the name of its class, and its weights.
 
     Args:
         model: A module with huggingface_hub's `PyTorchModelHubMixin`.
         folder: Where to write.
+        about: What config.json shall say besides: `task`, as in a configuration but for the model itself, so that the
+            folder is a configuration; `source`, where the model comes from.
 
     Returns:
         The folder.
@@ -31,7 +36,9 @@ def save_model(model: nn.Module, folder: Path) -> Path:
     model.save_pretrained(folder)  # pyright: ignore[reportCallIssue]
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    path.write_text(json.dumps({KEY: type(model).__name__, **config}, indent=1, ensure_ascii=False), encoding="utf-8")
+    path.write_text(
+        json.dumps({KEY: type(model).__name__, **config, **about}, indent=1, ensure_ascii=False), encoding="utf-8"
+    )
     return folder
 
 
@@ -63,6 +70,8 @@ def load_model(name: str, classes: Sequence[type[Any]]) -> Any:  # noqa: ANN401
     if not isinstance(config, dict):
         raise UserError(f"{config_file}: expected an object with the key {KEY!r}, got {type(config).__name__}")
     architecture = config.pop(KEY, "")
+    for key in ABOUT:
+        config.pop(key, None)
     by_name = {cls.__name__: cls for cls in classes}
     if architecture not in by_name:
         raise unknown(f"architecture in {config_file}", architecture, by_name)

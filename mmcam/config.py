@@ -7,10 +7,13 @@
     train: …
     quality: …
 
+The folder of a model whose `config.json` has such a task under the key "task" is a configuration as well.
+
 Each verb makes the sections that it needs. The values are checked against the constructor's annotations, also those
 given on the command line; a name that the constructor does not have is refused. This module imports no torch.
 """
 
+import json
 import re
 from argparse import ArgumentError
 from collections.abc import Iterator, Mapping
@@ -33,7 +36,7 @@ SECTIONS = ("task", "data", "train", "quality", "explain", "metrics", "experimen
 
 KEYS = ("class_path", "init_args", "dict_kwargs")
 Config = str | Path | Mapping[str, Any]
-"""A shipped configuration's name, a YAML file, or what would be read from one."""
+"""A shipped configuration's name, a YAML file, a model's folder, or what would be read from a file."""
 
 T = TypeVar("T")
 
@@ -69,6 +72,8 @@ def read_config(config: Config) -> dict[str, Any]:
     else:
         path = config_path(config)
         name = str(path)
+        if path.name == "config.json" and (path.parent / "model.safetensors").is_file():
+            return _of_model(path)
         try:
             content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
         except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -81,6 +86,22 @@ def read_config(config: Config) -> dict[str, Any]:
         if key not in SECTIONS:
             raise unknown(f"section of {name}", str(key), SECTIONS)
     return content
+
+
+def _of_model(path: Path) -> dict[str, Any]:
+    """The configuration of a model that knows its task; the model is the file's own folder, wherever that lies now."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not whole JSON: {error}") from error
+    task = content.get("task") if isinstance(content, dict) else None
+    if not isinstance(task, dict) or "class_path" not in task:
+        raise UserError(
+            f"{path} does not say which task the model is for, as those of mmcam import do; write a YAML file with "
+            f"task: {{class_path: …, init_args: {{model: {path.parent}}}}} and name that"
+        )
+    arguments = {**(task.get("init_args") or {}), "model": str(path.parent)}
+    return {"task": {"class_path": task["class_path"], "init_args": arguments}}
 
 
 def instantiate(config: Config, section: str, base: type[T], overrides: Mapping[str, Any] | None = None) -> T:

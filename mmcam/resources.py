@@ -12,10 +12,10 @@ def config_path(name: str | Path) -> Path:
 
     Args:
         name: A YAML file of the user's own, or a shipped one's name: ``captioning/scenes``, also written
-            ``configs/captioning/scenes.yaml``.
+            ``configs/captioning/scenes.yaml``. Or the folder of a model that knows its task, as `mmcam import` makes.
 
     Returns:
-        The YAML file; the user's own wins over a shipped one of the same name.
+        The YAML file, or the folder's ``config.json``; the user's own wins over a shipped one of the same name.
 
     Raises:
         UserError: It is neither; the error names the nearest shipped ones.
@@ -23,6 +23,8 @@ def config_path(name: str | Path) -> Path:
     path = Path(name).expanduser()
     if path.is_file():
         return path
+    if _holds_weights(path):
+        return path / "config.json"
     shipped = shipped_configs()
     key = path.as_posix().removeprefix("configs/").removesuffix(".yaml")
     if key not in shipped:
