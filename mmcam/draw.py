@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -36,19 +36,22 @@ def upsample(
         maps: One map a row, of any resolution.
         size: Height and width of the original, in pixels.
         window: The part of the original that the maps cover: top, left, bottom, right in pixels of the original; it
-            is rounded to whole pixels, one at least, and may reach outside the original. None means all of it.
+            is rounded to whole pixels, one at least. Where it reaches outside the original, the maps are cut without
+            rounding it; one that lies outside altogether shows nothing. None means all of it.
 
     Returns:
         The maps on the original's pixels, zero outside the window.
     """
     if window is None:
         return _resize(maps, size)
+    if window[2] <= 0 or window[3] <= 0 or window[0] >= size[0] or window[1] >= size[1]:
+        return maps.new_zeros((maps.shape[0], *size))
+    if window[0] < 0 or window[1] < 0 or window[2] > size[0] or window[3] > size[1]:
+        return _cut(maps, size, window)
     top, bottom = _whole(window[0], window[2], size[0])
     left, right = _whole(window[1], window[3], size[1])
-    inside = _resize(maps, (bottom - top, right - left))
     full = maps.new_zeros((maps.shape[0], *size))
-    rows, columns = slice(max(top, 0), min(bottom, size[0])), slice(max(left, 0), min(right, size[1]))
-    full[:, rows, columns] = inside[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    full[:, top:bottom, left:right] = _resize(maps, (bottom - top, right - left))
     return full
 
 
@@ -249,6 +252,30 @@ def _resize(maps: Float[Tensor, "r h w"], size: tuple[int, int], antialias: bool
     if maps.shape[0] == 0:
         return maps.new_zeros((0, *size))
     return F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False, antialias=antialias)[:, 0]
+
+
+def _cut(
+    maps: Float[Tensor, "r h w"], size: tuple[int, int], window: tuple[float, float, float, float]
+) -> Float[Tensor, "r H W"]:
+    """Bring maps to a picture that shows a part of them; only that part is ever made."""
+    rows, above, below, down = _between(maps, maps.shape[1], window[0], window[2], size[0])
+    columns, left, right, across = _between(maps, maps.shape[2], window[1], window[3], size[1])
+    lines = torch.lerp(maps[:, above], maps[:, below], down[:, None])
+    full = maps.new_zeros((maps.shape[0], *size))
+    full[:, rows, columns] = torch.lerp(lines[..., left], lines[..., right], across)
+    return full
+
+
+def _between(
+    maps: Float[Tensor, "r h w"], cells: int, near: float, far: float, side: int
+) -> tuple[slice, Int[Tensor, " n"], Int[Tensor, " n"], Float[Tensor, " n"]]:
+    """Tell which pixels of a side a window holds, the two cells that each lies between, and the second one's share."""
+    start, stop = _whole(near, far, side)
+    pixels = slice(max(start, 0), min(stop, side))
+    centres = torch.arange(pixels.start, pixels.stop, dtype=torch.float64, device=maps.device) + 0.5
+    places = ((centres - near) * (cells / (far - near)) - 0.5).clamp(0, cells - 1)
+    first = places.long()
+    return pixels, first, (first + 1).clamp(max=cells - 1), (places - first).to(maps)
 
 
 def _whole(near: float, far: float, side: int) -> tuple[int, int]:

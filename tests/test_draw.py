@@ -71,6 +71,50 @@ def test_a_window_that_reaches_outside_is_cut_at_the_edge():
     assert torch.equal(full, upsample(maps, (16, 16))[:, 4:8, 2:8])
 
 
+def bilinear(map, size, window):
+    """A picture's pixels one by one: where its centre lies on the map, between which four cells."""
+    (top, left, bottom, right), (rows, columns) = window, map.shape
+    out = np.zeros(size)
+    for y, x in np.ndindex(*size):
+        if top <= y + 0.5 < bottom and left <= x + 0.5 < right:
+            v = min(max((y + 0.5 - top) / (bottom - top) * rows - 0.5, 0), rows - 1)
+            u = min(max((x + 0.5 - left) / (right - left) * columns - 0.5, 0), columns - 1)
+            i, j = min(int(v), rows - 2), min(int(u), columns - 2)
+            (a, b), (c, d) = map[i : i + 2, j : j + 2]
+            out[y, x] = (1 - v + i) * ((1 - u + j) * a + (u - j) * b) + (v - i) * ((1 - u + j) * c + (u - j) * d)
+    return torch.from_numpy(out)
+
+
+@pytest.mark.parametrize(
+    "window", [(0.0, -18.0, 12.0, 38.0), (-7.3, 0.0, 19.4, 20.0), (3.2, -4.4, 30.1, 14.8), (-50.7, -8.9, 5.4, 300.3)]
+)
+def test_maps_of_padded_pictures_are_cut_at_parts_of_a_pixel(window):
+    maps = torch.randn(3, 5, 6, dtype=torch.float64)
+    full = upsample(maps, (12, 20), window)
+    for map, cut in zip(maps, full, strict=True):
+        assert torch.allclose(cut, bilinear(map.numpy(), (12, 20), window), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "window", [(0.0, 0.0, 0.0, 0.0), (12.0, 0.0, 24.0, 20.0), (0.0, 20.0, 12.0, 40.0), (-9.0, -9.0, -1.0, 40.0)]
+)
+def test_a_window_beside_the_picture_shows_nothing(window):
+    assert upsample(torch.ones(2, 3, 3), (12, 20), window).count_nonzero() == 0
+
+
+def test_a_long_picture_padded_to_a_square_needs_no_square():
+    """Of 30,000 pixels a side, in which the picture has ten rows; the square would take 3.6 GB a map."""
+    full = upsample(torch.ones(2, 3, 3), (10, 30_000), (-14_995.0, 0.0, 15_005.0, 30_000.0))
+    assert full.shape == (2, 10, 30_000)
+    assert (full == 1).all()
+
+
+def test_what_is_not_finite_stays_where_it_is_in_padded_pictures():
+    maps = torch.ones(1, 4, 4)
+    maps[0, 0, 0] = float("nan")
+    assert 0 < upsample(maps, (8, 8), (0.0, -4.0, 8.0, 12.0)).isnan().sum() <= 8
+
+
 @pytest.mark.parametrize("size", [(300, 200), (200, 300), (37, 500), (97, 96), (60, 60)])
 @pytest.mark.parametrize(("resize", "crop"), [(256, 224), (64, 64), (48, 60)])
 def test_a_marker_is_put_back_where_it_was(size, resize, crop):

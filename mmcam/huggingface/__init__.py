@@ -1,0 +1,1 @@
+"""Hugging Face's models: one adapter for all families, and where on the original picture their maps belong."""
