@@ -5,19 +5,23 @@ encoder may be the fused `nn.LSTM`.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float, Int
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize, softplus
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from mmcam.checkpoint import load_model
+from mmcam.errors import UserError
+from mmcam.image import Window, to_tensor
 from mmcam.networks.backbones import PLACES, SPARSE, backbone, place_code
 from mmcam.networks.looking import lay_out, soft_maximum
-from mmcam.text import Vocabulary
+from mmcam.text import Vocabulary, pad, tokenise
 
 
 class VQAModel(nn.Module, ABC):
@@ -32,11 +36,27 @@ class VQAModel(nn.Module, ABC):
 
     hear: Any
 
-    def __init__(self, backbone_name: str, vocabulary: list[str], answers: list[str]) -> None:
+    def __init__(self, cnn: str | nn.Module, vocabulary: list[str] | Vocabulary, answers: list[str]) -> None:
         super().__init__()
-        self.backbone = backbone(backbone_name)
-        self.vocabulary = Vocabulary(vocabulary)
+        self.backbone: Any = backbone(cnn) if isinstance(cnn, str) else cnn
+        self.vocabulary = vocabulary if isinstance(vocabulary, Vocabulary) else Vocabulary(vocabulary)
         self.answers = tuple(answers)
+
+    def see(self, image: Image.Image) -> tuple[Float[Tensor, "3 x y"], Window]:
+        """The network's input, and which part of the picture it shows: all of it, squashed to the network's size."""
+        cnn = self.backbone
+        return to_tensor(image, cnn.size, cnn.mean, cnn.std), (0.0, 0.0, float(image.height), float(image.width))
+
+    def number(self, questions: Sequence[str]) -> tuple[Int[Tensor, "b t"], Int[Tensor, " b"]]:
+        """Questions as numbers of words, padded, and how many words each has.
+
+        Raises:
+            UserError: A question is empty or holds a word that the model does not know.
+        """
+        words = [tokenise(question) for question in questions]
+        if not all(words):
+            raise UserError("expected a question with every picture, got an empty one; give it with --question")
+        return pad([self.vocabulary.encode_known(row, "word of a question") for row in words])
 
     def listen(self, words: Int[Tensor, "b t"], lengths: Int[Tensor, " b"]) -> Float[Tensor, "b q"]:
         """The question as a vector."""
@@ -216,4 +236,6 @@ def load(name: str) -> VQAModel:
     Returns:
         The model, in eval mode.
     """
-    return load_model(name, (NormProduct, StackedAttention))
+    from vqa.peers import CLASSES  # which are made of what stands above
+
+    return load_model(name, (NormProduct, StackedAttention, *CLASSES))

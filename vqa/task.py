@@ -8,10 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmcam.errors import UserError, unknown
-from mmcam.image import to_tensor
 from mmcam.networks.cut import Trunk
 from mmcam.task import Batch, Heard, Sample, Targets, Task
-from mmcam.text import pad, tokenise
 from vqa.models import VQAModel, load
 
 
@@ -45,21 +43,19 @@ class VQATask(Task):
         self.layer = self._trunk.layer
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
-        """Bring pictures to the network's size and questions into numbers.
+        """Bring pictures to the network's size and questions into numbers, as the model wants them.
 
         Raises:
             UserError: A question is empty or holds a word that the model does not know.
         """
-        cnn, known = self.model.backbone, self.model.vocabulary
-        words = [tokenise(sample.text) for sample in samples]
-        if not all(words):
-            raise UserError("expected a question with every picture, got an empty one; give it with --question")
-        numbers, lengths = pad([known.encode_known(row, "word of a question") for row in words])
+        numbers, lengths = self.model.number([sample.text for sample in samples])
+        seen = [self.model.see(sample.image) for sample in samples]
         return Batch(
-            images=torch.stack([to_tensor(sample.image, cnn.size, cnn.mean, cnn.std) for sample in samples]),
+            images=torch.stack([image for image, _ in seen]),
             ids=tuple(sample.id for sample in samples),
             sizes=tuple((sample.image.height, sample.image.width) for sample in samples),
             texts=tuple(sample.text for sample in samples),
+            windows=tuple(window for _, window in seen),
             inputs={"words": numbers, "lengths": lengths},
         )
 
