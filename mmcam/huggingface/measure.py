@@ -32,7 +32,7 @@ UNEVEN = 0.05  # of the contrast: what a row may differ from another in a pictur
 SMALLEST = 4  # pixels of a side in which there is something to measure
 SQUARE = 64  # pixels: any picture would do that is as high as it is wide
 
-Picture = Float[ndarray, "h w 3"]
+Picture = Float[ndarray, "_ _ 3"]
 Values = Float[ndarray, " _"]  # of any length: tiles differ
 Run = Callable[[Image.Image], list[Picture]]
 
@@ -113,6 +113,8 @@ class _Part:
         if self.axes is None:
             return np.empty(0), np.empty(0)
         block = np.ix_(*(line.at.astype(int) for line in self.axes))
+        if not self.contrast[block].all():
+            raise UserError(f"{name} shows this picture in another shape than a rectangle; such cannot be undone")
         values = (picture - self.dark)[block] / self.contrast[block]
         down, across = values[..., 1], values[..., 0]
         if max(np.ptp(down, 1).max(), np.ptp(across, 0).max()) * self.peak > UNEVEN:
@@ -134,7 +136,7 @@ def contrast(run: Run, name: str) -> Float[ndarray, " 3"]:
         UserError: The two look the same.
     """
     found = np.concatenate(
-        [(light - dark).reshape(-1, 3) for dark, light in zip(*_plain(run, (SQUARE, SQUARE)), strict=True)]
+        [(light - dark).reshape(-1, 3) for dark, light in zip(*_plain(run, (SQUARE, SQUARE), name), strict=True)]
     )
     most = np.abs(found).max(0)
     if not (most > 0).all():
@@ -157,12 +159,11 @@ def measure(run: Run, size: tuple[int, int], most: Float[ndarray, " 3"], name: s
     Raises:
         UserError: It turns, mirrors or bends pictures, or cuts them by what they show.
     """
-    parts = [_Part(dark, light, most) for dark, light in zip(*_plain(run, size), strict=True)]
+    parts = [_Part(dark, light, most) for dark, light in zip(*_plain(run, size, name), strict=True)]
 
     def read(*painted: Values) -> list[tuple[Values, Values]]:
         made = run(_paint(*painted))
-        if [picture.shape for picture in made] != [part.dark.shape for part in parts]:
-            raise UserError(f"{name} cuts pictures by what they show; expected one that looks at their size alone")
+        _check_shapes(made, [part.dark for part in parts], name)
         return [part.read(picture, name) for part, picture in zip(parts, made, strict=True)]
 
     centres = [np.arange(side) + 0.5 for side in size]
@@ -194,9 +195,15 @@ def _paint(down: Float[ndarray, " h"], across: Float[ndarray, " w"]) -> Image.Im
     return Image.fromarray(picture)
 
 
-def _plain(run: Run, size: tuple[int, int]) -> tuple[list[Picture], list[Picture]]:
+def _plain(run: Run, size: tuple[int, int], name: str) -> tuple[list[Picture], list[Picture]]:
     dark, light = (run(_paint(*(np.full(side, level) for side in size))) for level in (0.0, 1.0))
+    _check_shapes(light, dark, name)
     return dark, light
+
+
+def _check_shapes(made: list[Picture], before: list[Picture], name: str) -> None:
+    if [picture.shape for picture in made] != [picture.shape for picture in before]:
+        raise UserError(f"{name} cuts pictures by what they show; expected one that looks at their size alone")
 
 
 def _by_axis(read: list[tuple[Values, Values]]) -> list[list[Values]]:
