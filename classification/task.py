@@ -14,7 +14,7 @@ from mmcam.errors import UserError, unknown
 from mmcam.image import Interpolation, crop_to_tensor, to_tensor
 from mmcam.load import check_weights
 from mmcam.networks.cut import Cut
-from mmcam.networks.layout import last_map
+from mmcam.networks.survey import last_map
 from mmcam.networks.twin import twin
 from mmcam.task import Batch, Sample, Targets, Task
 

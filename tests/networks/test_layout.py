@@ -7,7 +7,7 @@ import torchvision
 from torch import nn
 
 from mmcam.errors import UserError
-from mmcam.networks.layout import Layout, candidates, find_layout, last_map
+from mmcam.networks.layout import Layout, find_layout
 from mmcam.networks.split import Split
 
 
@@ -93,45 +93,3 @@ def test_channels_last_is_told_from_maps_by_the_aspect_and_if_need_be_by_the_mod
 def test_what_is_no_grid_is_refused(shape, prefix, message):
     with pytest.raises(UserError, match=message):
         find_layout(torch.zeros(shape), (64, 96), nn.Identity(), prefix, "x")
-
-
-@pytest.mark.parametrize(
-    ("model", "size", "layer"),
-    [
-        (lambda: torchvision.models.resnet18(), (64, 96), "layer4"),
-        (lambda: torchvision.models.vgg11(init_weights=False), (64, 96), "features"),
-        (lambda: torchvision.models.densenet121(), (64, 96), "features"),
-        (lambda: torchvision.models.squeezenet1_1(), (64, 96), "classifier.2"),
-        (lambda: torchvision.models.swin_t(), (64, 96), "permute"),
-        (lambda: torchvision_vit(), (32, 32), "encoder.layers.encoder_layer_1.ln_1"),
-        (
-            lambda: torchvision.models.VisionTransformer(32, 8, 1, 2, 16, 32),
-            (32, 32),
-            "encoder.layers.encoder_layer_0.ln_1",
-        ),
-        (lambda: vit(), (32, 48), "blocks.1.norm1"),
-        (lambda: vit(class_token=False, global_pool="avg"), (32, 48), "norm"),
-        (lambda: timm.create_model("convnext_atto"), (64, 96), "norm_pre"),
-    ],
-)
-def test_the_last_map_that_the_output_depends_on(model, size, layer):
-    model = model().train()
-    frozen = [p.requires_grad_(False) for p in model.parameters()]
-    rng = torch.get_rng_state()
-    with torch.no_grad():
-        assert last_map(model, torch.empty(2, 3, *size)) == layer
-    assert torch.equal(rng, torch.get_rng_state())
-    assert model.training
-    assert not any(p.requires_grad or p.grad is not None for p in frozen)
-
-
-def test_a_model_without_maps_has_no_last_one():
-    with pytest.raises(UserError, match="found no layer with maps that the output of Sequential depends on"):
-        last_map(nn.Sequential(nn.Flatten(), nn.Linear(48, 2)), torch.empty(1, 3, 4, 4))
-
-
-def test_candidates_run_once_and_give_grids():
-    found = dict(candidates(torchvision.models.resnet18(), torch.empty(2, 3, 64, 96)))
-    assert found["layer4"] == (2, 512, 2, 3)
-    assert {"conv1", "layer2.0.downsample", "layer3.1.bn2"} <= found.keys()
-    assert not {"avgpool", "fc", "layer1.0.relu"} & found.keys()
