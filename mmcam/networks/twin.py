@@ -32,6 +32,7 @@ __all__ = [
 Call = Callable[..., Any]
 Nest = Any
 """A tensor, or tensors in lists, tuples and dictionaries: what a module may give."""
+HOOKS = ("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs")
 Outputs = list[tuple[str, Nest]]
 """What modules gave, in the order in which they finished; a module that runs twice is there twice."""
 
@@ -40,7 +41,7 @@ def twin(root: nn.Module, wrappers: Mapping[str, Callable[[Call], Call]] = Mappi
     """Copy a module tree in eval mode, and wrap some modules' calls.
 
     Args:
-        root: The tree; shares its parameters, buffers and hooks with the copy.
+        root: The tree; shares its parameters and buffers with the copy, which has its hooks too.
         wrappers: By name, from the call that computes to the one that shall be made instead.
 
     Returns:
@@ -56,6 +57,8 @@ def twin(root: nn.Module, wrappers: Mapping[str, Callable[[Call], Call]] = Mappi
         state = new.__dict__
         state.update(module.__dict__, training=False, _compiled_call_impl=None)
         state.update(_parameters=dict(module._parameters), _buffers=dict(module._buffers))
+        # Dictionaries of its own: transformers hooks into what it runs, when it runs.
+        state.update({name: state[name].copy() for name in HOOKS})
         state["_modules"] = {
             key: child if child is None else copy(child, f"{name}.{key}" if name else key)
             for key, child in module._modules.items()

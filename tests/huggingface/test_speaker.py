@@ -1,0 +1,198 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from captioning.hf import HFCaptioningTask
+from mmcam import explain
+from mmcam.huggingface.leaf import Tower
+from mmcam.task import Sample
+from tests.huggingface import tiny
+
+SILENT = ("vilt", "vit", "deit", "swin", "convnext", "resnet", "dinov2")
+SPEAKING = [name for name in tiny.FAMILIES if name not in SILENT]
+pytestmark = [pytest.mark.filterwarnings(w) for w in tiny.UNAVOIDABLE]
+
+
+@pytest.fixture(scope="module", params=SPEAKING)
+def case(request):
+    return Case(request.param)
+
+
+class Case:
+    """A tiny model, two pictures of its size, and what it makes of them."""
+
+    def __init__(self, name):
+        self.name, self.tiny = name, tiny.build(name)
+        asked = "" if self.tiny.kind == "caption" else "what is left of the dog?"
+        longer = "" if self.tiny.kind == "caption" else "what is left of the red dog?"
+        self.task = HFCaptioningTask(self.tiny.model, self.tiny.processor, length=4)
+        self.samples = [Sample(picture(self.tiny.size, 0), "a", asked), Sample(picture(self.tiny.size, 1), "b", longer)]
+        self.batch = self.task.collate(self.samples)
+        with torch.no_grad():
+            self.activations = self.task.trunk(self.batch)
+        self.targets = self.task.predict(self.activations, self.batch)
+
+    def logits(self, activations=None):
+        activations = self.activations if activations is None else activations
+        return self.task.speaker.logits(activations, self.batch, self.targets.ids, self.targets.mask)
+
+
+def picture(size, seed):
+    noise = np.random.RandomState(seed).randint(0, 255, (size[0], size[1], 3), np.uint8)
+    return Image.fromarray(noise)
+
+
+class Whole(Tower):
+    """Runs the whole model, of which nothing is cut, and keeps the leaf."""
+
+    def above(self, leaf, run, tapped=""):
+        self.kept = None
+
+        def keep(output):
+            self.kept = [x for _, x in self._places(output)]
+            [x.retain_grad() for x in self.kept if x.requires_grad]
+
+        module, kept = self.model.get_submodule(self.leaf), {}
+        if self.side == "in":
+            hook = module.register_forward_pre_hook(
+                lambda m, args, kwargs: keep(args[0] if args else next(iter(kwargs.values()))), with_kwargs=True
+            )
+        else:
+            hook = module.register_forward_hook(lambda m, args, output: keep(output))
+        tap = None
+        if tapped:
+            tap = self.model.get_submodule(tapped).register_forward_hook(lambda m, a, o: kept.update(output=o))
+        try:
+            output = run(self.model)
+        finally:
+            hook.remove()
+            if tap:
+                tap.remove()
+        return kept.get("output", output)
+
+
+def whole(task):
+    """The task's tower, uncut."""
+    tower = task.speaker._tower
+    return Whole(tower.model, tower.towers, tower.leaf, tower.side, tower.fields)
+
+
+def test_says_words_with_maps_of_the_pictures(case):
+    for e in explain(case.task, case.batch, case.targets):
+        assert len(e.words) >= 1
+        assert set(e.flags) <= {"", "negative"}
+        assert e.size == case.tiny.size
+        assert e.window[2] > e.window[0]
+
+
+def test_teacher_forced_is_generated(case):
+    options = {"max_new_tokens": 4, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
+    with torch.no_grad():
+        logits = case.logits()
+    for i, sample in enumerate(case.samples):
+        with torch.no_grad():
+            batch = case.task.collate([sample])
+            steps = case.task.speaker.generate(case.task.trunk(batch), batch, **options).logits
+        n = int(case.targets.mask[i].sum())
+        steps = torch.cat(steps)[:n]
+        same = torch.isfinite(steps)  # forced and forbidden tokens have logits of minus infinity
+        assert n >= 1
+        torch.testing.assert_close(logits[i, :n][same], steps[same].float(), atol=5e-5, rtol=1e-4)
+
+
+def test_replay_is_rerun(case):
+    with torch.no_grad():
+        cut = case.logits()
+        case.task.speaker._tower, tower = whole(case.task), case.task.speaker._tower
+        try:
+            uncut = case.logits()
+        finally:
+            case.task.speaker._tower = tower
+    torch.testing.assert_close(cut, uncut, atol=1e-6, rtol=1e-5)
+
+
+def test_gradient_of_the_head_is_that_of_the_whole_graph(case):
+    # Questions of one length: BLIP answers them together then.
+    batch = case.task.collate([replace(s, text=case.samples[0].text) for s in case.samples])
+    activations = case.task.trunk(batch).requires_grad_()
+    y = case.task.scores(activations, batch, case.targets)
+    (found,) = torch.autograd.grad((y * case.targets.mask).sum(), activations)
+    speaker, tower = case.task.speaker, case.task.speaker._tower
+    speaker._tower = whole(case.task)
+    for parameter in case.tiny.model.parameters():
+        parameter.requires_grad_(True)
+    try:
+        y = case.task.scores(activations, batch, case.targets)
+        (y * case.targets.mask).sum().backward()
+        kept = speaker._tower.kept
+        wanted, _ = speaker._grid(batch, batch.memo["shape"]).spread([x.grad for x in kept])
+    finally:
+        speaker._tower = tower
+        for parameter in case.tiny.model.parameters():
+            parameter.requires_grad_(False)
+            parameter.grad = None
+    assert found.abs().max() > 0
+    torch.testing.assert_close(found, wanted, atol=1e-6 * float(wanted.abs().max()), rtol=1e-4)
+
+
+def test_batch_is_single(case):
+    together = explain(case.task, case.batch, case.targets)
+    for i, sample in enumerate(case.samples):
+        batch = case.task.collate([sample])
+        (alone,) = explain(case.task, batch, case.targets.take(torch.tensor([i])))
+        torch.testing.assert_close(alone.scores, together[i].scores, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            alone.signed, together[i].signed, atol=2e-4 * float(alone.signed.abs().max()), rtol=1e-3
+        )
+
+
+def test_tower_works_once(case):
+    speaker, runs = case.task.speaker, []
+    names = [*speaker._tower.towers, *([speaker.layer] if speaker._tower.side == "out" else [])]
+    hooks = [case.tiny.model.get_submodule(n).register_forward_hook(lambda m, a, o: runs.append(1)) for n in names]
+    try:
+        explain(case.task, case.task.collate(case.samples))
+    finally:
+        [hook.remove() for hook in hooks]
+    assert len(runs) == len(names)
+
+
+def test_what_changes_in_the_picture_moves_the_map_there(case):
+    """Paint over a part of the picture: the places whose activations move most are those over that part.
+
+    Florence-2's convolutions overlap, so there the neighbour may move more.
+    """
+    (h, w), hits, tries = case.tiny.size, 0, 0
+    plain_picture = picture(case.tiny.size, 2)  # not of one colour: Pix2Struct divides by a picture's own contrast
+    plain = case.task.collate([Sample(plain_picture, "plain", case.samples[0].text)])
+    with torch.no_grad():
+        before = case.task.trunk(plain)
+    (empty,) = case.task.laid(torch.zeros(1, 1, *before.shape[2:]), plain)
+    rows, columns = empty.shape[1:]
+    top, left, bottom, right = plain.windows[0]
+    for row in range(rows):
+        for column in range(columns):
+            cell = [
+                top + (bottom - top) * row / rows,
+                left + (right - left) * column / columns,
+                top + (bottom - top) * (row + 1) / rows,
+                left + (right - left) * (column + 1) / columns,
+            ]
+            inside = [round(max(cell[0], 0)), round(max(cell[1], 0)), round(min(cell[2], h)), round(min(cell[3], w))]
+            share = (inside[2] - inside[0]) * (inside[3] - inside[1]) / ((cell[2] - cell[0]) * (cell[3] - cell[1]))
+            if inside[2] <= inside[0] or inside[3] <= inside[1] or share < 0.5:
+                continue  # padding
+            painted = plain_picture.copy()
+            painted.paste((255, 0, 0), (inside[1], inside[0], inside[3], inside[2]))
+            batch = case.task.collate([Sample(painted, "painted", case.samples[0].text)])
+            with torch.no_grad():
+                moved = (case.task.trunk(batch) - before).norm(dim=1, keepdim=True)
+            (laid,) = case.task.laid(moved, batch)
+            tries += 1
+            found = divmod(int(laid[0].argmax()), columns)
+            hits += max(abs(found[0] - row), abs(found[1] - column)) <= (case.name == "florence-2")
+    assert tries >= 4
+    assert hits >= 0.9 * tries, f"{hits} of {tries}"
