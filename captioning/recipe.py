@@ -8,29 +8,30 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from captioning.data import CocoCaptions
+from captioning.decode import decode
+from captioning.karpathy import KarpathySplit
+from captioning.metrics.cider import cider_d
+from captioning.metrics.words import words_of
 from captioning.models import AttendAndTell, Captioner, ShowAndTell
 from captioning.readout import EvidenceReadout
 from mmcam.checkpoint import load_model
 from mmcam.errors import UserError, unknown
 from mmcam.networks.backbones import SceneCNN, load_backbone
-from mmcam.pictures import Pictures, frozen_activations
+from mmcam.pictures import Pictures
 from mmcam.scenes.kinds import NAMES
 from mmcam.scenes.language import NOUNS
 from mmcam.text import END, START, Vocabulary, pad, tokenise
-from mmcam.training import Recipe
+from mmcam.training import Steps, TrunkRecipe
+from mmcam.training.processes import everyones, share
 
 MODELS: dict[str, type[Any]] = {"ShowAndTell": ShowAndTell, "AttendAndTell": AttendAndTell}
 
 
-class CaptionRecipe(Recipe):
-    """Train a captioner by teacher forcing; each epoch hears some of a picture's captions, drawn anew.
-
-    The trunk is trained beforehand, as a classifier. With `trunk_rate` 0 it stays frozen and its activations are
-    computed once and kept in memory (float16); otherwise it learns along, from pixels.
-    """
+class CaptionRecipe(TrunkRecipe):
+    """Train a captioner by teacher forcing; each epoch hears some of a picture's captions, drawn anew."""
 
     def __init__(
         self,
@@ -50,12 +51,20 @@ class CaptionRecipe(Recipe):
         limit: int | None = None,
         start: str | None = None,
         options: dict[str, Any] | None = None,
+        karpathy: str = "",
+        trunk_from: int | None = None,
+        in_memory: bool = True,
+        smoothing: float = 0.02,
+        judged: int = 0,
+        best_by: str = "",
+        patience: int | None = None,
+        steps: Steps | None = None,
     ) -> None:
         """Name model, data and hyperparameters.
 
         Args:
             model: "ShowAndTell" or "AttendAndTell".
-            data: Folder with `<split>/` and `annotations/captions_<split>.json`.
+            data: Folder with `<split>/` and `annotations/captions_<split>.json`; with `karpathy` that of the pictures.
             backbone: Name of the CNN.
             backbone_weights: Its weights: shipped, a folder, or "DEFAULT" for torchvision's and timm's own.
             train_split: Name of the training split.
@@ -70,9 +79,22 @@ class CaptionRecipe(Recipe):
             limit: Use the first pictures only.
             start: Weights of an earlier round of the same model to go on from: shipped, or a folder.
             options: More arguments of the model.
+            karpathy: Karpathy's file, `dataset_coco.json`, whose splits are then meant: "train+restval", "val".
+            trunk_from: The epoch from which the trunk learns, 1 is the first; see `mmcam.training.TrunkRecipe`.
+            in_memory: Whether a trunk that never learns is run once; otherwise pictures are read in every epoch.
+            smoothing: Of the labels: what of a word's probability is spread over all words.
+            judged: So many validation pictures are described after each epoch and judged by CIDEr-D.
+            best_by: "cider_d", "val_loss" or "loss": of which the best epoch is kept; "" keeps the last one only.
+            patience: After so many epochs without a better one training ends; None: it does not end early.
+            steps: The optimiser, and how the rate changes; see `mmcam.training.Steps`.
         """
         if model not in MODELS:
             raise unknown("captioner", model, MODELS)
+        measures = ["", "loss", "val_loss", *(["cider_d"] if judged else [])]
+        if best_by not in measures:
+            raise unknown("measure in best_by", best_by, measures[1:])
+        if judged < 0:
+            raise UserError(f"judged: expected 0 at least, got {judged}")
         for name, number in {"batch_size": batch_size, "captions_each": captions_each, "limit": limit}.items():
             if number is not None and number < 1:
                 raise UserError(f"{name}: expected 1 at least, got {number}")
@@ -82,17 +104,21 @@ class CaptionRecipe(Recipe):
         self.captions_each = captions_each
         self.epochs, self.batch_size, self.rate, self.trunk_rate = epochs, batch_size, rate, trunk_rate
         self.least_count, self.seed, self.limit, self.options = least_count, seed, limit, options or {}
+        self.karpathy, self.trunk_from, self.in_memory, self.smoothing = karpathy, trunk_from, in_memory, smoothing
+        self.judged, self.best_by, self.patience, self.steps = judged, best_by, patience, steps or Steps()
+        self._files: dict[str, CocoCaptions | KarpathySplit] = {}
+        self.check()
 
     def build(self) -> nn.Module:
         """A random language half on a trained trunk."""
-        captions = [text for texts in self._read(self.train_split, self.limit).captions for text in texts]
+        captions = [text for texts in self._read(self.train_split, self.limit)[1] for text in texts]
         vocabulary = Vocabulary.build(captions, self.least_count)
         try:
             model = MODELS[self.model](list(vocabulary.words), self.backbone, **self.options)
         except TypeError as error:
             raise UserError(f"options: {self.options} are none of {self.model}: {error}") from error
         load_backbone(model.backbone, self.backbone_weights, self.backbone)
-        model.backbone.requires_grad_(self.trunk_rate > 0)
+        self.begin(model, 1)
         _name_what_is_known(model)
         if self.start:
             earlier = load_model(self.start, (MODELS[self.model],))
@@ -105,21 +131,12 @@ class CaptionRecipe(Recipe):
                 raise UserError(f"start: {self.start} is of other options than {self.options}: {reason}") from error
         return model
 
-    def rates(self, model: nn.Module) -> list[dict[str, Any]]:
-        """The trunk has a rate of its own."""
-        assert isinstance(model, Captioner)
-        trunk = set(model.backbone.parameters())
-        groups = [{"params": [p for p in model.parameters() if p not in trunk], "lr": self.rate}]
-        return groups + ([{"params": list(trunk), "lr": self.trunk_rate}] if self.trunk_rate else [])
-
     def examples(self, model: nn.Module, device: torch.device) -> Dataset[Any]:
         """Pictures, or what the frozen trunk makes of them, with some captions each."""
         assert isinstance(model, Captioner)
-        data = self._read(self.train_split, self.limit)
-        pictures: Any = Pictures(data.paths, model.backbone)
-        if not self.trunk_rate:
-            pictures = frozen_activations(model.backbone, pictures, device, amp=True)
-        captions = [[model.vocabulary.encode(tokenise(text)) for text in texts] for texts in data.captions]
+        paths, sentences = self._read(self.train_split, self.limit)
+        pictures = self.seen(model, Pictures(paths, model.backbone), device)
+        captions = [[model.vocabulary.encode(tokenise(text)) for text in texts] for texts in sentences]
         return _Spoken(pictures, captions, model, self.captions_each)
 
     def collate(self, examples: Sequence[Any]) -> tuple[Tensor, Tensor, Tensor]:
@@ -132,39 +149,59 @@ class CaptionRecipe(Recipe):
         """Mean negative log-probability of a word, the end mark included."""
         assert isinstance(model, Captioner)
         pictures, heard, said = batch
-        if self.trunk_rate:
-            logits = model(pictures, heard)
-        else:
-            model.backbone.eval()  # frozen also in its batch statistics
-            logits = model.readout(model.states(pictures.float(), {}, heard))
-        return cross_entropy(logits.flatten(0, 1).float(), said.flatten(), ignore_index=0, label_smoothing=0.02)
+        self.hold_still(model)
+        logits = model.readout(model.states(pictures.float(), {}, heard)) if self.kept else model(pictures, heard)
+        return cross_entropy(
+            logits.flatten(0, 1).float(), said.flatten(), ignore_index=0, label_smoothing=self.smoothing
+        )
+
+    def weight(self, batch: tuple[Tensor, Int[Tensor, "b t"], Int[Tensor, "b t"]]) -> float:
+        """Words."""
+        return float((batch[2] > 0).sum())
 
     def measure(self, model: nn.Module, device: torch.device) -> dict[str, float]:
-        """Validation loss: mean negative log-probability a word."""
+        """Validation loss: mean negative log-probability a word; and CIDEr-D of the model's own captions, if asked."""
         assert isinstance(model, Captioner)
-        data = self._read(self.val_split, 500)
+        paths, sentences = self._read(self.val_split, 500)
         spoken = _Spoken(
-            Pictures(data.paths, model.backbone),
-            [[model.vocabulary.encode(tokenise(texts[0]))] for texts in data.captions],
+            Pictures(paths, model.backbone),
+            [[model.vocabulary.encode(tokenise(texts[0]))] for texts in sentences],
             model,
             each=1,
         )
         total = count = 0.0
         with torch.no_grad():
-            for start in range(0, len(spoken), 50):
-                pictures, heard, said = self.collate([spoken[i] for i in range(start, min(start + 50, len(spoken)))])
-                logits = model(pictures.to(device), heard.to(device))
+            for batch in DataLoader(spoken, 50, collate_fn=self.collate, num_workers=self.workers):
+                pictures, heard, said = (part.to(device) for part in batch)
+                logits = model(pictures, heard)
                 total += float(
-                    cross_entropy(
-                        logits.flatten(0, 1).float(), said.to(device).flatten(), ignore_index=0, reduction="sum"
-                    )
+                    cross_entropy(logits.flatten(0, 1).float(), said.flatten(), ignore_index=0, reduction="sum")
                 )
                 count += float((said > 0).sum())
-        return {"val_loss": total / count}
+        return {"val_loss": total / count} | ({"cider_d": self._cider_d(model, device)} if self.judged else {})
 
-    def _read(self, split: str, limit: int | None) -> CocoCaptions:
-        root = Path(self.data)
-        return CocoCaptions(root / split, root / "annotations" / f"captions_{split}.json", limit)
+    def _cider_d(self, model: Captioner, device: torch.device) -> float:
+        """Describe the first validation pictures, greedily, and judge the captions by people's; 0 to 10."""
+        paths, sentences = self._read(self.val_split, self.judged)
+        mine = Subset(Pictures(paths, model.backbone), share(range(len(paths))))
+        said: list[str] = []
+        with torch.no_grad():
+            for pictures in DataLoader(mine, 50, num_workers=self.workers):
+                numbers = decode(model, *model.backbone.trunk(pictures.to(device)))
+                said += [" ".join(model.vocabulary.decode(row)) for row in numbers]
+        ours = [words_of(text) for text in everyones(said)]
+        return float(cider_d(ours, [[words_of(text) for text in texts] for texts in sentences]).mean())
+
+    def _read(self, split: str, limit: int | None) -> tuple[Sequence[Path], Sequence[Sequence[str]]]:
+        """The first pictures of a split and their sentences; a file is read once."""
+        if split not in self._files:
+            root = Path(self.data)
+            file = root / "annotations" / f"captions_{split}.json"
+            self._files[split] = (
+                KarpathySplit(self.karpathy, self.data, split) if self.karpathy else CocoCaptions(root / split, file)
+            )
+        data = self._files[split]
+        return data.paths[:limit], data.captions[:limit]
 
 
 def _name_what_is_known(model: Captioner) -> None:

@@ -42,6 +42,7 @@ def frozen_activations(
     device: torch.device,
     *,
     amp: bool = False,
+    workers: int = 0,
 ) -> Float[Tensor, "n k h w"]:
     """Run a trunk that will not change over all pictures once.
 
@@ -50,13 +51,15 @@ def frozen_activations(
         pictures: The pictures.
         device: Where to compute.
         amp: Compute in bfloat16.
+        workers: Processes that read pictures; 0: this one.
 
     Returns:
         The activations in float16 on the CPU: n·k·h·w·2 bytes of memory.
     """
     parts = []
     backbone.eval()
-    for images in tqdm(DataLoader(cast(Dataset[Tensor], pictures), 64), desc="activations", mininterval=5):
+    loader = DataLoader(cast(Dataset[Tensor], pictures), 64, num_workers=workers)
+    for images in tqdm(loader, desc="activations", mininterval=5):
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=amp):
             activations, _ = backbone.trunk(images.to(device))
         parts.append(activations.to(torch.float16).cpu())

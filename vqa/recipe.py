@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from mmcam.checkpoint import load_model
 from mmcam.errors import UserError, unknown
@@ -18,8 +18,10 @@ from mmcam.pictures import Pictures, frozen_activations
 from mmcam.scenes.kinds import NAMES
 from mmcam.scenes.language import NOUNS
 from mmcam.text import Vocabulary, pad, tokenise
-from mmcam.training import Recipe
-from vqa.data import VqaV2, common_answers, of_split
+from mmcam.training import Steps, TrunkRecipe
+from mmcam.training.processes import everyones, share
+from vqa.accuracy import vqa_accuracy
+from vqa.data import Asked, VqaV2, common_answers, of_split
 from vqa.models import NormProduct, StackedAttention, VQAModel
 
 MODELS: dict[str, type[Any]] = {"NormProduct": NormProduct, "StackedAttention": StackedAttention}
@@ -28,12 +30,8 @@ MEASURED = 1000
 """Validation pictures after every epoch: the activations of all 40,000 of VQA v2 would not fit into memory."""
 
 
-class VQARecipe(Recipe):
-    """Train a VQA model as a classifier of the common answers.
-
-    With `trunk_rate` 0 the trunk stays frozen and its activations are computed once and kept in memory (float16);
-    otherwise it learns along, from pixels.
-    """
+class VQARecipe(TrunkRecipe):
+    """Train a VQA model as a classifier of the common answers."""
 
     def __init__(
         self,
@@ -57,12 +55,19 @@ class VQARecipe(Recipe):
         start: str | None = None,
         blind: bool = False,
         options: dict[str, Any] | None = None,
+        trunk_from: int | None = None,
+        in_memory: bool = True,
+        judged: int = 0,
+        best_by: str = "",
+        patience: int | None = None,
+        steps: Steps | None = None,
     ) -> None:
         """Name model, data and hyperparameters.
 
         Args:
             model: "NormProduct" or "StackedAttention".
-            data: Folder with `<split>/` and `annotations/`.
+            data: Folder with `<split>/` and `annotations/`, or, as the data set's own tools have it, with
+                `Images/<name>/<split>/`, `Questions/` and `Annotations/`.
             name: The data set's name in its files, "mscoco" or "scenes".
             file_name: A picture's name: `{split}` is filled in first, then the picture's id.
             backbone: Name of the CNN.
@@ -81,9 +86,21 @@ class VQARecipe(Recipe):
             start: Weights of an earlier round of the same model to go on from: shipped, or a folder.
             blind: Show a grey picture in place of every one: the question-only baseline.
             options: More arguments of the model.
+            trunk_from: The epoch from which the trunk learns, 1 is the first; see `mmcam.training.TrunkRecipe`.
+            in_memory: Whether a trunk that never learns is run once; otherwise pictures are read in every epoch.
+            judged: The questions about so many validation pictures are answered after each epoch and judged by what
+                ten people said; 0: only whether an answer is the most common one, about the first thousand.
+            best_by: "vqa_accuracy", "val_accuracy" or "loss": of which the best epoch is kept; "" keeps the last only.
+            patience: After so many epochs without a better one training ends; None: it does not end early.
+            steps: The optimiser, and how the rate changes; see `mmcam.training.Steps`.
         """
         if model not in MODELS:
             raise unknown("VQA model", model, MODELS)
+        measures = ["", "loss", "val_accuracy", *(["vqa_accuracy"] if judged else [])]
+        if best_by not in measures:
+            raise unknown("measure in best_by", best_by, measures[1:])
+        if judged < 0:
+            raise UserError(f"judged: expected 0 at least, got {judged}")
         for key, number in {
             "batch_size": batch_size,
             "questions_each": questions_each,
@@ -100,6 +117,10 @@ class VQARecipe(Recipe):
         self.epochs, self.batch_size, self.rate, self.trunk_rate = epochs, batch_size, rate, trunk_rate
         self.most_answers, self.least_count, self.seed, self.limit = most_answers, least_count, seed, limit
         self.blind, self.options = blind, options or {}
+        self.trunk_from, self.in_memory, self.judged = trunk_from, in_memory, judged
+        self.best_by, self.patience, self.steps = best_by, patience, steps or Steps()
+        self._judged: VqaV2 | None = None
+        self.check()
 
     def build(self) -> nn.Module:
         """A random language half on a trained trunk."""
@@ -111,7 +132,7 @@ class VQARecipe(Recipe):
         except TypeError as error:
             raise UserError(f"options: {self.options} are none of {self.model}: {error}") from error
         load_backbone(model.backbone, self.backbone_weights, self.backbone)
-        model.backbone.requires_grad_(self.trunk_rate > 0)
+        self.begin(model, 1)
         _name_what_is_known(model)
         if self.start:
             earlier = load_model(self.start, (MODELS[self.model],))
@@ -125,17 +146,10 @@ class VQARecipe(Recipe):
                 raise UserError(f"start: {self.start} is of other options than {self.options}: {reason}") from error
         return model
 
-    def rates(self, model: nn.Module) -> list[dict[str, Any]]:
-        """The trunk has a rate of its own."""
-        assert isinstance(model, VQAModel)
-        trunk = set(model.backbone.parameters())
-        groups = [{"params": [p for p in model.parameters() if p not in trunk], "lr": self.rate}]
-        return groups + ([{"params": list(trunk), "lr": self.trunk_rate}] if self.trunk_rate else [])
-
     def examples(self, model: nn.Module, device: torch.device) -> Dataset[Any]:
         """Questions with their pictures, or with what the frozen trunk makes of them."""
         assert isinstance(model, VQAModel)
-        return self._questions(self.train_split, self.limit, model, device, frozen=not self.trunk_rate)
+        return self._questions(self.train_split, self.limit, model, device, frozen=self.kept)
 
     def collate(self, examples: Sequence[Any]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Pad the questions; those of one picture stay together."""
@@ -146,11 +160,18 @@ class VQARecipe(Recipe):
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
         """Cross-entropy over the answers."""
         assert isinstance(model, VQAModel)
-        return cross_entropy(self._logits(model, batch, frozen=not self.trunk_rate).float(), batch[3])
+        self.hold_still(model)
+        return cross_entropy(self._logits(model, batch, frozen=self.kept).float(), batch[3])
+
+    def weight(self, batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> float:
+        """Questions."""
+        return float(len(batch[3]))
 
     def measure(self, model: nn.Module, device: torch.device) -> dict[str, float]:
-        """Share of the questions answered right, about the first thousand validation pictures."""
+        """Share of the questions answered right, about the first thousand validation pictures; or see `judged`."""
         assert isinstance(model, VQAModel)
+        if self.judged:
+            return self._judge(model, device)
         data = self._questions(self.val_split, MEASURED, model, device, frozen=True)
         right = 0
         with torch.no_grad():
@@ -158,6 +179,34 @@ class VQARecipe(Recipe):
                 logits = self._logits(model, [part.to(device) for part in batch], frozen=True)
                 right += int((logits.argmax(1).cpu() == batch[3]).sum())
         return {"val_accuracy": right / len(data)}
+
+    def _judge(self, model: VQAModel, device: torch.device) -> dict[str, float]:
+        """Answer the questions about the first validation pictures, each picture seen once; in shares."""
+        if self._judged is None:  # a large file, and it does not change
+            self._judged = self._read(self.val_split, self.judged)
+        data = self._judged
+        together: dict[int, list[Asked]] = defaultdict(list)
+        for question in data.asked:
+            together[question.picture].append(question)
+        entries = sorted(together.items())
+        mine = share(entries)
+        pictures = Subset(Pictures(data.paths, model.backbone), [picture for picture, _ in mine])
+        left, answers = iter(mine), []
+        with torch.no_grad():
+            for images in DataLoader(pictures, 32, num_workers=self.workers):
+                shown = torch.zeros_like(images) if self.blind else images
+                activations, memo = model.backbone.trunk(shown.to(device))
+                for its in activations.split(1):
+                    words, lengths = pad(
+                        [model.vocabulary.encode(tokenise(question.question)) for question in next(left)[1]]
+                    )
+                    logits = model.answer(its, memo, model.listen(words.to(device), lengths))
+                    answers.append([model.answers[number] for number in logits.argmax(1).tolist()])
+        said = [answer for several in everyones(answers) for answer in several]
+        asked = [question for _, several in entries for question in several]
+        right = [answer == question.answer for answer, question in zip(said, asked, strict=True)]
+        values = [vqa_accuracy(answer, question.answers) for answer, question in zip(said, asked, strict=True)]
+        return {"vqa_accuracy": sum(values) / len(values), "val_accuracy": sum(right) / len(right)}
 
     def _logits(self, model: VQAModel, batch: Sequence[Tensor], *, frozen: bool) -> Float[Tensor, "b a"]:
         pictures, words, lengths, _ = batch
@@ -178,7 +227,7 @@ class VQARecipe(Recipe):
             one = frozen_activations(model.backbone, grey, device, amp=True) if frozen else torch.stack(grey)
             pictures = one.expand(len(pictures), -1, -1, -1)
         elif frozen:
-            pictures = frozen_activations(model.backbone, pictures, device, amp=True)
+            pictures = frozen_activations(model.backbone, pictures, device, amp=True, workers=self.workers)
         rows = [(q.picture, (model.vocabulary.encode(tokenise(q.question)), known.get(q.answer, -1))) for q in kept]
         if split != self.train_split:
             return _Questions(pictures, [(picture, [row]) for picture, row in rows], 1)
@@ -189,9 +238,16 @@ class VQARecipe(Recipe):
 
     def _read(self, split: str, limit: int | None) -> VqaV2:
         root = Path(self.data)
-        questions = root / "annotations" / f"v2_OpenEnded_{self.name}_{split}_questions.json"
-        annotations = root / "annotations" / f"v2_{self.name}_{split}_annotations.json"
-        return VqaV2(root / split, questions, annotations, of_split(self.file_name, split), limit)
+        pictures, questions, annotations = root / split, root / "annotations", root / "annotations"
+        if (root / "Questions").is_dir():
+            pictures, questions, annotations = (
+                root / "Images" / self.name / split,
+                root / "Questions",
+                root / "Annotations",
+            )
+        questions = questions / f"v2_OpenEnded_{self.name}_{split}_questions.json"
+        annotations = annotations / f"v2_{self.name}_{split}_annotations.json"
+        return VqaV2(pictures, questions, annotations, of_split(self.file_name, split), limit)
 
 
 def _name_what_is_known(model: VQAModel) -> None:
