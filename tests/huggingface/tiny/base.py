@@ -81,8 +81,9 @@ def drawn(
     """The model in eval mode, with all weights drawn anew from a normal distribution of standard deviation `spread`.
 
     What transformers starts from another constant than zero (norms, scales of layers) stays; what it starts from zero
-    (biases, gates, position embeddings) is drawn too, since a gate of zero would hide the picture. With a tokenizer,
-    the rows of the output layer for special tokens are zero: so the model says words, and as many as it may.
+    (biases, gates, position embeddings) is drawn too, since a gate of zero would hide the picture. Overlapping
+    convolutions (of odd width) weigh their middle most, as trained ones do, so that places stay where they are. With a
+    tokenizer, the rows of the output layer for special tokens are zero: so the model says words, and as many as it may.
     """
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -90,8 +91,11 @@ def drawn(
             first = weight.flatten()[0]
             if first == 0 or (weight != first).any():
                 weight.copy_(torch.randn(weight.shape, generator=random) * spread)
+            if weight.ndim == 4 and weight.shape[-1] % 2 and weight.shape[-1] > 1:
+                hat = 1 - torch.linspace(-0.8, 0.8, weight.shape[-1]).abs()
+                weight.mul_(3 * torch.outer(hat, hat) ** 2)
         head = model.get_output_embeddings() if words is not None else None
         if head is not None:
             for weight in head.parameters():
-                weight[[*words.added_tokens_decoder]] = 0
+                weight[[*range(6), *words.added_tokens_decoder]] = 0
     return model.eval()

@@ -13,8 +13,15 @@ from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
     Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
     Qwen2VLVideoProcessor,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLProcessor,
+    Qwen3VLVideoProcessor,
 )
 
 from tests.huggingface.tiny.base import Tiny, chat, drawn
@@ -82,4 +89,60 @@ def qwen2_5() -> Tiny:
         chat_template=template,
     )
     model = drawn(Qwen2_5_VLForConditionalGeneration(config), words)
+    return Tiny(model, processor, "chat", prompt, SIZE, "AutoModelForImageTextToText")
+
+
+def qwen2() -> Tiny:
+    """Qwen2-VL: as Qwen2.5-VL without the windows; the merger reads patches block by block of 2×2."""
+    words = tokenizer(named=NAMED)
+    template, prompt = chat(PLACE)
+    vision: dict[str, Any] = {
+        "depth": 2,
+        "embed_dim": 16,
+        "hidden_size": 16,
+        "mlp_ratio": 2,
+        "num_heads": 2,
+        "patch_size": 4,
+    }
+    config = Qwen2VLConfig(text_config=_text(words), vision_config=vision, **_ids(words), tie_word_embeddings=False)
+    processor = Qwen2VLProcessor(
+        Qwen2VLImageProcessor(patch_size=4, size=PIXELS),
+        words,
+        Qwen2VLVideoProcessor(patch_size=4, size=PIXELS),
+        chat_template=template,
+    )
+    model = drawn(Qwen2VLForConditionalGeneration(config), words)
+    return Tiny(model, processor, "chat", prompt, SIZE, "AutoModelForImageTextToText")
+
+
+def qwen3() -> Tiny:
+    """Qwen3-VL: as Qwen2-VL, and what the tower's first layer says is added to the text model's first layer.
+
+    So features have two ways into the text (DeepStack): `get_image_features` gives both.
+    """
+    words = tokenizer(named=NAMED)
+    template, prompt = chat(PLACE)
+    vision: dict[str, Any] = {
+        "depth": 3,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_heads": 2,
+        "patch_size": 4,
+        "out_hidden_size": 16,
+        "num_position_embeddings": 64,
+        "deepstack_visual_indexes": [0],
+    }
+    config = Qwen3VLConfig(
+        text_config={**_text(words), "head_dim": 8},
+        vision_config=vision,
+        **_ids(words),
+        tie_word_embeddings=False,
+    )
+    processor = Qwen3VLProcessor(
+        Qwen2VLImageProcessor(patch_size=4, size=PIXELS),
+        words,
+        Qwen3VLVideoProcessor(patch_size=4, size=PIXELS),
+        chat_template=template,
+    )
+    model = drawn(Qwen3VLForConditionalGeneration(config), words)
     return Tiny(model, processor, "chat", prompt, SIZE, "AutoModelForImageTextToText")
