@@ -1,1 +1,1 @@
-"""Checkpoints of other people's VQA models, turned into folders of ours; nothing in them is run."""
+"""From other people's VQA checkpoints to models of ours; each peer's module has `convert(files, out)`."""

@@ -12,7 +12,7 @@ from mmcam.importing.folder import write_model
 from vqa.importers.parts import prefixed, renamed, state_dict_in, vgg_stages
 from vqa.peers import BasicVQA
 
-__all__ = ["NAMES", "PEER", "bring", "convert", "read"]
+__all__ = ["NAMES", "PEER", "convert", "model_of", "read"]
 
 PEER = "tbmoon/basic_vqa"
 NAMES = {
@@ -29,12 +29,12 @@ NAMES = {
 CNN = "img_encoder.model."
 
 
-def bring(files: Sequence[Path], folder: Path, length: int = 30) -> Path:
+def convert(files: Sequence[Path], out: Path, length: int = 30) -> Path:
     """Turn the peer's files into a folder of ours.
 
     Args:
         files: As for `read`.
-        folder: Where to write.
+        out: The folder to write.
         length: As for `read`.
 
     Returns:
@@ -43,7 +43,7 @@ def bring(files: Sequence[Path], folder: Path, length: int = 30) -> Path:
     Raises:
         UserError: As for `read`, or the folder holds a model.
     """
-    return write_model(read(files, length), folder, PEER, files, "vqa.VQATask", {})
+    return write_model(read(files, length), out, PEER, files, "vqa.VQATask", {})
 
 
 def read(files: Sequence[Path], length: int = 30) -> BasicVQA:
@@ -87,10 +87,10 @@ def read(files: Sequence[Path], length: int = 30) -> BasicVQA:
         raise UserError(f"{model} was saved without VGG-19; give torchvision's weights of it, too: vgg19-dcbb9e9d.pth")
     if cnn and prefixed(weights, CNN):
         raise UserError(f"expected VGG's weights once, got them in {model} and in {other}; leave out the latter")
-    return convert(weights | cnn, lists[asked[0]], lists[said[0]], str(model), length)
+    return model_of(weights | cnn, lists[asked[0]], lists[said[0]], str(model), length)
 
 
-def convert(
+def model_of(
     weights: Mapping[str, Tensor],
     words: list[str],
     answers: list[str],

@@ -16,7 +16,7 @@ from vqa.importers.parts import numbered, renamed, state_dict_in
 from vqa.peers.bottom_up import BottomUp
 from vqa.peers.boxes import BoxFeatures, rows_of
 
-__all__ = ["NAMES", "PEER", "bring", "convert", "read", "written_out"]
+__all__ = ["NAMES", "PEER", "convert", "model_of", "read", "written_out"]
 
 PEER = "hengyuan-hu/bottom-up-attention-vqa"
 NAMES = {
@@ -34,13 +34,13 @@ NAMES = {
 """The peer's names of layers, and ours."""
 
 
-def bring(files: Sequence[Path], folder: Path) -> Path:
+def convert(files: Sequence[Path], out: Path) -> Path:
     """Turn the peer's files into a folder of ours, which goes on reading the features where they are.
 
     Args:
         files: As for `read`, and the features of the pictures that shall be explained: `val36.hdf5` and
             `val36_imgid2idx.pkl`.
-        folder: Where to write.
+        out: The folder to write.
 
     Returns:
         The folder, which `mmcam.load_task` takes.
@@ -61,7 +61,7 @@ def bring(files: Sequence[Path], folder: Path) -> Path:
     if found.shape[2] != model.backbone.channels:
         raise UserError(f"{features[0]}: expected features of length {model.backbone.channels}, got {found.shape[2]}")
     arguments = {"features": str(features[0].resolve()), "pictures": str(numbers[0].resolve())}
-    return write_model(model, folder, PEER, small, "vqa.peers.bottom_up.BoxTask", arguments)
+    return write_model(model, out, PEER, small, "vqa.peers.bottom_up.BoxTask", arguments)
 
 
 def read(files: Sequence[Path]) -> BottomUp:
@@ -93,10 +93,10 @@ def read(files: Sequence[Path]) -> BottomUp:
         if what not in found:
             raise UserError(f"expected {what} of {PEER} among the files, got none; give {name}")
     weights, where = found["a model"]
-    return convert(weights, *(found[what] for what in list(wanted)[1:]), where=str(where))
+    return model_of(weights, *(found[what] for what in list(wanted)[1:]), where=str(where))
 
 
-def convert(weights: Mapping[str, Tensor], words: tuple[Any, Path], answers: tuple[Any, Path], where: str) -> BottomUp:
+def model_of(weights: Mapping[str, Tensor], words: tuple[Any, Path], answers: tuple[Any, Path], where: str) -> BottomUp:
     """Make our model of what was read.
 
     Args:

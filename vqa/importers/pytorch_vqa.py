@@ -14,7 +14,7 @@ from mmcam.importing.resnet import sizes_of
 from vqa.importers.parts import numbered, renamed, state_dict_in
 from vqa.peers import ShowAskAttendAnswer
 
-__all__ = ["NAMES", "PEER", "bring", "convert", "read"]
+__all__ = ["NAMES", "PEER", "convert", "model_of", "read"]
 
 PEER = "Cyanogenoid/pytorch-vqa"
 NAMES = {
@@ -35,12 +35,12 @@ CNN = (
 LARGEST_SIDE = 4096  # pixels
 
 
-def bring(files: Sequence[Path], folder: Path) -> Path:
+def convert(files: Sequence[Path], out: Path) -> Path:
     """Turn the peer's files into a folder of ours.
 
     Args:
         files: As for `read`.
-        folder: Where to write.
+        out: The folder to write.
 
     Returns:
         The folder, which `mmcam.load_task` takes.
@@ -48,7 +48,7 @@ def bring(files: Sequence[Path], folder: Path) -> Path:
     Raises:
         UserError: As for `read`, or the folder holds a model.
     """
-    return write_model(read(files), folder, PEER, files, "vqa.VQATask", {})
+    return write_model(read(files), out, PEER, files, "vqa.VQATask", {})
 
 
 def read(files: Sequence[Path]) -> ShowAskAttendAnswer:
@@ -79,10 +79,10 @@ def read(files: Sequence[Path]) -> ShowAskAttendAnswer:
     if cnn is None:
         raise UserError(f"{model[1]} holds no CNN: its features were computed beforehand; give also {CNN}")
     trunk = {name: v for name, v in state_dict_in(cnn[0], str(cnn[1])).items() if not name.startswith("fc.")}
-    return convert(model[0], trunk, str(model[1]), str(cnn[1]))
+    return model_of(model[0], trunk, str(model[1]), str(cnn[1]))
 
 
-def convert(
+def model_of(
     checkpoint: Mapping[str, Any],
     cnn: Mapping[str, Tensor],
     where: str,

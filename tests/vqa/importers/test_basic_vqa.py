@@ -13,7 +13,7 @@ from mmcam import explain, load_task
 from mmcam.checkpoint import load_model
 from mmcam.errors import UserError
 from mmcam.task import Sample
-from vqa.importers.basic_vqa import NAMES, bring, read
+from vqa.importers.basic_vqa import NAMES, convert, read
 from vqa.importers.parts import prefixed, renamed, vgg_stages
 from vqa.peers import BasicVQA
 
@@ -124,7 +124,7 @@ def by_hand(state, images, words):
 
 
 def test_it_explains_from_the_picture_on(saved, tmp_path):
-    task = load_task(bring(saved(), tmp_path / "out", length=9), device="cpu")
+    task = load_task(convert(saved(), tmp_path / "out", length=9), device="cpu")
     assert task.layer == "backbone.features"
     image = Image.effect_noise((50, 40), 90).convert("RGB")
     asked = {"Is cat?": [4, 3, 2], "IS this the cat's": [4, 1, 1, 3, 5, 6]}
@@ -145,12 +145,12 @@ def test_it_explains_from_the_picture_on(saved, tmp_path):
 
 def test_what_is_written_is_read_again(saved, tmp_path):
     model = read(saved(), length=7)
-    again = load_model(str(bring(saved(), tmp_path / "out", length=7)), (BasicVQA,))
+    again = load_model(str(convert(saved(), tmp_path / "out", length=7)), (BasicVQA,))
     assert model.state_dict().keys() == again.state_dict().keys()
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
     assert (again.length, again.answers, again.vocabulary.words) == (7, tuple(SAID), tuple(WORDS))
     with pytest.raises(UserError, match="which has one; choose another"):
-        bring(saved(), tmp_path / "out")
+        convert(saved(), tmp_path / "out")
 
 
 def test_words_are_those_of_the_peer(saved, caplog):

@@ -13,7 +13,7 @@ from mmcam import explain, load_task
 from mmcam.engine import explain_activations
 from mmcam.errors import UserError
 from mmcam.task import Sample
-from vqa.importers.bottom_up import bring, read
+from vqa.importers.bottom_up import convert, read
 from vqa.peers.boxes import paint, picture_of
 
 WORDS = {"what": 1, "is": 0, "dog": 2, "'s": 3}
@@ -114,7 +114,7 @@ def by_hand(weights, boxes, words):
 
 @pytest.mark.parametrize("attention", ["product", "joined"])
 def test_scores_and_maps_are_the_peers(saved, tmp_path, attention):
-    task = load_task(bring(saved(state(attention)), tmp_path / "out"), device="cpu")
+    task = load_task(convert(saved(state(attention)), tmp_path / "out"), device="cpu")
     asked = {"What is, dog?": [1, 0, 2], "what dog's": [1, 2, 3]}
     batch = task.collate([sample(text) for text in asked])
     assert task.layer == "backbone.boxes"
@@ -137,7 +137,7 @@ def test_scores_and_maps_are_the_peers(saved, tmp_path, attention):
 
 
 def test_a_batch_gives_what_its_questions_give_alone(saved, tmp_path):
-    task = load_task(bring(saved(), tmp_path / "out"), device="cpu")
+    task = load_task(convert(saved(), tmp_path / "out"), device="cpu")
     samples = [sample("is dog?"), sample("what is dog dog dog?", "5012"), sample("dog", "x_000000000005-q12")]
     together = explain(task, task.collate(samples))
     for one, explanation in zip(samples, together, strict=True):
@@ -148,7 +148,7 @@ def test_a_batch_gives_what_its_questions_give_alone(saved, tmp_path):
 
 
 def test_probabilities_are_those_of_each_answer_alone(saved, tmp_path):
-    task = load_task(bring(saved(), tmp_path / "out"), device="cpu")
+    task = load_task(convert(saved(), tmp_path / "out"), device="cpu")
     batch = task.collate([sample("what is dog?")])
     activations = task.trunk(batch)
     targets = task.given(["yes rather than no"], batch)
@@ -199,7 +199,7 @@ def test_what_is_written_holds_no_pickle(saved, tmp_path):
     files = saved(said={answer: i for i, answer in enumerate(SAID)})
     model = read(files[:3])
     assert model.answers == tuple(SAID)
-    folder = bring(files, tmp_path / "out")
+    folder = convert(files, tmp_path / "out")
     assert {path.name for path in folder.iterdir()} <= {"config.json", "model.safetensors", "README.md"}
     again = load_task(folder, device="cpu").model
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
@@ -224,11 +224,11 @@ def test_what_is_written_holds_no_pickle(saved, tmp_path):
 )
 def test_what_does_not_fit_is_named(saved, tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
-        bring(saved(**changes), tmp_path / "out")
+        convert(saved(**changes), tmp_path / "out")
 
 
 def test_questions_and_pictures_that_do_not_fit_are_named(saved, tmp_path):
-    task = load_task(bring(saved(rows={17: 1, 5: 9}), tmp_path / "out"), device="cpu")
+    task = load_task(convert(saved(rows={17: 1, 5: 9}), tmp_path / "out"), device="cpu")
     assert task.collate([sample("dog " * 20)]).inputs["words"].tolist() == [[2] * 14]
     for one, message in (
         (sample("what cat?"), "unknown word of a question 'cat'"),
@@ -247,15 +247,15 @@ def test_other_features_are_refused(saved, tmp_path):
     with h5py.File(files[4], "w") as file:
         file["image_features"] = np.zeros((2, 3, 6))
     with pytest.raises(UserError, match=r"image_bb \(\)"):
-        bring(files, tmp_path / "out")
+        convert(files, tmp_path / "out")
     with h5py.File(files[4], "w") as file:
         for name, length in (("image_features", 7), ("image_bb", 4), ("spatial_features", 6)):
             file[name] = np.zeros((2, 3, length))
     with pytest.raises(UserError, match="expected features of length 6, got 7"):
-        bring(files, tmp_path / "out")
+        convert(files, tmp_path / "out")
     files[4].write_bytes(files[4].read_bytes()[:600])
     with pytest.raises(UserError, match="expected whole HDF5"):
-        bring(files, tmp_path / "out")
+        convert(files, tmp_path / "out")
 
 
 class Hostile:
@@ -272,5 +272,5 @@ def test_nothing_in_a_file_is_run(saved, tmp_path, monkeypatch, number):
     else:
         torch.save({"w_emb.emb.weight": Hostile()}, files[0])
     with pytest.raises(UserError, match=r"names (posix|nt|os)\.mkdir, .* nothing was run"):
-        bring(files, tmp_path / "out")
+        convert(files, tmp_path / "out")
     assert not (tmp_path / "executed").exists()

@@ -14,7 +14,7 @@ from mmcam.engine import explain_activations
 from mmcam.errors import UserError
 from mmcam.importing.resnet import ResNet
 from mmcam.task import Sample
-from vqa.importers.pytorch_vqa import bring, read
+from vqa.importers.pytorch_vqa import convert, read
 from vqa.peers import ShowAskAttendAnswer
 from vqa.task import VQATask
 
@@ -145,7 +145,7 @@ def test_the_cnn_is_caffes(model):
 
 
 def test_what_is_written_is_read_again(model, cnn, tmp_path):
-    assert bring([DATA / "tiny.pth", cnn], tmp_path / "saved") == tmp_path / "saved"
+    assert convert([DATA / "tiny.pth", cnn], tmp_path / "saved") == tmp_path / "saved"
     again = load_model(str(tmp_path / "saved"), (ShowAskAttendAnswer,))
     assert model.state_dict().keys() == again.state_dict().keys()
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
@@ -159,7 +159,7 @@ def test_what_is_written_is_read_again(model, cnn, tmp_path):
 
 
 def test_it_explains_from_the_picture_on(saved, tmp_path):
-    task = load_task(bring(saved(), tmp_path / "saved"), device="cpu")
+    task = load_task(convert(saved(), tmp_path / "saved"), device="cpu")
     assert task.layer == "backbone.layer4"
     batch = task.collate(samples(["is cat?", "cat is dog?"], (146, 73)))
     assert batch.images.shape == (2, 3, 64, 64)
