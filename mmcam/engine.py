@@ -10,9 +10,11 @@ from torch import Tensor
 
 from mmcam.errors import UserError
 from mmcam.explanation import Explanation
-from mmcam.methods.subject import Subject
-from mmcam.methods.table import FROM_GRADIENTS, FROM_MODEL, FROM_WEIGHTS, check_method
+from mmcam.methods.subject import Subject, check
+from mmcam.methods.table import FROM_ATTENTION, FROM_GRADIENTS, FROM_MODEL, FROM_PIXELS, FROM_WEIGHTS, check_method
 from mmcam.task import Batch, Targets, Task, evaluating
+
+__all__ = ["check", "explain", "explain_activations", "explain_all"]
 
 
 def explain(task: Task, batch: Batch, targets: Targets | None = None, method: str = "") -> list[Explanation]:
@@ -39,6 +41,8 @@ def explain(task: Task, batch: Batch, targets: Targets | None = None, method: st
     check_method(method)
     with torch.inference_mode(False), evaluating(task):
         batch = batch.to(task.device)
+        if targets is not None and (method in FROM_PIXELS or method in FROM_ATTENTION):
+            return _explain(task, None, batch, targets, method)  # these run the trunk themselves
         with torch.no_grad():
             activations = task.trunk(batch).detach()  # (b, k, h, w)
             check(activations, batch, task.layer)
@@ -69,15 +73,31 @@ def explain_activations(
     """
     method = method or task.method
     check_method(method)
+    return _explain(task, activations.detach(), batch, targets, method, keep_weights)
+
+
+def _explain(
+    task: Task,
+    activations: Float[Tensor, "b k h w"] | None,
+    batch: Batch,
+    targets: Targets,
+    method: str,
+    keep_weights: bool = False,
+) -> list[Explanation]:
+    """`explain_activations`; without activations where the method gets them itself, or needs none."""
     if len(targets) != len(batch):
         raise UserError(f"expected targets for {len(batch)} samples, got them for {len(targets)}")
     if any(parameter.is_inference() for parameter in task.parameters()):
         raise UserError("expected a model that allows gradients, got one made under inference_mode; make it outside")
     with torch.inference_mode(False), evaluating(task):
-        activations, device = activations.detach(), activations.device
-        scores, signed, weights = _maps(task, activations, batch.to(device), targets.to(device), method)
+        device = task.device if activations is None else activations.device
+        subject = Subject(task, activations, batch.to(device), targets.to(device))
+        scores, signed, weights = _maps(subject, method)
         # Maps of pixel space have the resolution of the pictures, and lie like them.
-        laid = task.laid(signed, batch) if signed.shape[2:] == activations.shape[2:] else list(signed)
+        if method in FROM_PIXELS or signed.shape[2:] != subject.activations.shape[2:]:
+            laid = list(signed)
+        else:
+            laid = task.laid(signed, subject.asked[1])
         explanations = _explanations(task, batch, targets, method, scores, laid)
         if not keep_weights or weights is None:
             return explanations
@@ -86,18 +106,18 @@ def explain_activations(
 
 
 def _maps(
-    task: Task, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets, method: str
+    subject: Subject, method: str
 ) -> tuple[Float[Tensor, "b r"], Float[Tensor, "b r H W"], Float[Tensor, "b r k"] | None]:
     """The score of every row, its map before ReLU, and α if the map is made of it."""
-    subject, weights = Subject(task, activations, batch, targets), None
+    weights = None
     if method in FROM_WEIGHTS:
         weights = subject.weights()
-        maps = partial(FROM_WEIGHTS[method], weights, activations)
+        maps = partial(FROM_WEIGHTS[method], weights, subject.activations)
     elif method in FROM_GRADIENTS:
-        maps = partial(FROM_GRADIENTS[method], subject.gradients(), activations)
+        maps = partial(FROM_GRADIENTS[method], subject.gradients(), subject.activations)
     else:
         maps = partial(FROM_MODEL[method], subject)
-    with torch.no_grad(), torch.autocast(activations.device.type, enabled=False):
+    with torch.no_grad(), torch.autocast(subject.rows.device.type, enabled=False):
         signed = maps()  # (b, r, h, w)
         return subject.scores().to(signed.dtype), signed, weights
 
@@ -106,21 +126,6 @@ def explain_all(task: Task, batches: Iterable[Batch], method: str = "") -> Itera
     """Explain the predictions of a task over a loader, one explanation a sample, in order."""
     for batch in batches:
         yield from explain(task, batch, method=method)
-
-
-def check(activations: Tensor, batch: Batch, layer: str) -> None:
-    """Refuse activations that are no maps.
-
-    Raises:
-        UserError: The layer's output is not (b, k, h, w), or its maps have one place only.
-    """
-    if activations.ndim != 4 or len(activations) != len(batch):
-        raise UserError(
-            f"layer {layer!r} must give maps of shape (b, k, h, w) with b = {len(batch)}; "
-            f"got {tuple(activations.shape)}; choose a layer before pooling"
-        )
-    if activations.shape[2] * activations.shape[3] == 1:
-        raise UserError(f"layer {layer!r} gives 1 x 1 maps, which cannot say where; choose an earlier layer")
 
 
 def _explanations(

@@ -27,11 +27,13 @@ __all__ = [
     "channel_sum",
     "guided_grad_cam",
     "integrated_gradients",
+    "occluded",
     "occlusion",
     "own_targets",
     "pixel_gradients",
     "row_scores",
     "smooth_grad",
+    "times_grad_cam",
     "times_maps",
 ]
 
@@ -59,15 +61,17 @@ def guided_grad_cam(
     Returns:
         The signed product.
     """
+    return by_parts(task, batch, targets, rule, seeing, memory, lambda part: times_grad_cam(task, part))
 
-    def product(part: Part) -> Float[Tensor, "b r c H W"]:
-        def head(x: Float[Tensor, "n k h w"], index: Int[Tensor, " n"]) -> Float[Tensor, "n t"]:
-            return task.scores(x, *taken(part.batch, part.targets, index))
 
-        _, weights = channel_weights(head, part.activations, part.targets.rows, vjp_of(task))
-        return times_maps(part.gradients, grad_cam(weights, part.activations))
+def times_grad_cam(task: Task, part: Part) -> Float[Tensor, "b r c H W"]:
+    """Multiply a part's gradients at pixels with its Grad-CAM, which is made of plain gradients."""
 
-    return by_parts(task, batch, targets, rule, seeing, memory, product)
+    def head(x: Float[Tensor, "n k h w"], index: Int[Tensor, " n"]) -> Float[Tensor, "n t"]:
+        return task.scores(x, *taken(part.batch, part.targets, index))
+
+    _, weights = channel_weights(head, part.activations, part.targets.rows, vjp_of(task))
+    return times_maps(part.gradients, grad_cam(weights, part.activations))
 
 
 def times_maps(gradients: Float[Tensor, "b r c H W"], maps: Float[Tensor, "b r h w"]) -> Float[Tensor, "b r c H W"]:
@@ -185,13 +189,27 @@ def occlusion(
     Raises:
         UserError: The window or the stride is not positive, or the stride is larger than the window.
     """
+    return occluded(task, batch, targets, window, stride, fill, memory)[1]
+
+
+def occluded(
+    task: Task,
+    batch: Batch,
+    targets: Targets | None = None,
+    window: int | tuple[int, int] = 16,
+    stride: int | tuple[int, int] = 8,
+    fill: float | Float[Tensor, "#b #c #H #W"] = 0.0,
+    memory: int | None = None,
+) -> tuple[Float[Tensor, "b r"], Float[Tensor, "b r H W"]]:
+    """The scores of the whole pictures, and `occlusion`, which needs them."""
     side, step = _pair(window), _pair(stride)
     if min(*side, *step) < 1 or step[0] > side[0] or step[1] > side[1]:
         raise UserError(f"expected a window of at least a pixel and a stride up to its size, got {side} and {step}")
     with settled(task, batch, targets) as (batch, targets), torch.no_grad():
         cover = torch.as_tensor(fill, dtype=batch.images.dtype, device=batch.images.device).expand_as(batch.images)
         parts = everyone(batch).split(room(batch, memory, PASSING))
-        return torch.cat([_occlusion(task, *taken(batch, targets, i), cover[i], side, step, memory) for i in parts])
+        found = [_occlusion(task, *taken(batch, targets, i), cover[i], side, step, memory) for i in parts]
+        return torch.cat([whole for whole, _ in found]), torch.cat([drops for _, drops in found])
 
 
 def channel_sum(gradients: Float[Tensor, "b r c H W"]) -> Float[Tensor, "b r H W"]:
@@ -246,8 +264,8 @@ def _occlusion(
     side: tuple[int, int],
     step: tuple[int, int],
     memory: int | None,
-) -> Float[Tensor, "b r H W"]:
-    """`occlusion` of one part of a batch."""
+) -> tuple[Float[Tensor, "b r"], Float[Tensor, "b r H W"]]:
+    """`occluded` of one part of a batch."""
     b, _, height, width = batch.images.shape
     windows = [
         (slice(top, top + side[0]), slice(left, left + side[1]))
@@ -268,7 +286,7 @@ def _occlusion(
         for covered, place in zip(scores.split(b), some, strict=True):
             total[:, :, *place] += (whole - covered)[..., None, None]
             count[place] += 1
-    return total / count
+    return whole, total / count
 
 
 def _starts(length: int, side: int, step: int) -> range:

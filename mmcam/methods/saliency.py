@@ -86,12 +86,14 @@ class Part:
 
     Attributes:
         gradients: At the network's input.
+        scores: y of all ids.
         activations: What the trunk gave on the way, without a graph.
         batch: The samples, with the memo that the trunk left, without a graph either.
         targets: Theirs.
     """
 
     gradients: Float[Tensor, "b r c H W"]
+    scores: Float[Tensor, "b t"]
     activations: Float[Tensor, "b k h w"]
     batch: Batch
     targets: Targets
@@ -104,8 +106,8 @@ def by_parts(
     rule: Rule,
     seeing: Sequence[str] | None,
     memory: int | None,
-    finish: Callable[[Part], Float[Tensor, "n r c H W"]],
-) -> Float[Tensor, "b r c H W"]:
+    finish: Callable[[Part], Float[Tensor, "n r ..."]],
+) -> Float[Tensor, "b r ..."]:
     """Differentiate as many samples at once as there is memory for, and make something of each part's gradients.
 
     Args:
@@ -181,14 +183,14 @@ def _part(
         flat = torch.cat([x.detach().flatten(1) for x in crossing], 1)[..., None, None]
         parts = [leaf.detach().new_zeros(len(batch), 0, *leaf.shape[1:])]
         at_once = max(1, budget(leaf.device, memory) // max(1, 4 * flat.numel() * flat.element_size()))
-        left = targets.rows.shape[1]
+        left, scores = targets.rows.shape[1], targets.rows.new_zeros(targets.ids.shape)
         for rows in targets.rows.split(at_once, 1) if targets.rows.numel() else ():
             left -= rows.shape[1]
             with rectifiers.inside(modules):
-                _, gradients = full_gradients(head, flat, rows, vjp_of(task))  # (b, r, n, 1, 1)
+                scores, gradients = full_gradients(head, flat, rows, vjp_of(task))  # (b, r, n, 1, 1)
             above = [_apart(row, crossing) for row in gradients.flatten(2).unbind(1)]
             parts.append(_through(crossing, leaf, above, room(batch, memory, PASSING), keep=left > 0))
-        return Part(torch.cat(parts, 1), crossing[0].detach(), fixed, targets)
+        return Part(torch.cat(parts, 1), scores, crossing[0].detach(), fixed, targets)
 
 
 def _cut(activations: Tensor, batch: Batch) -> tuple[list[Tensor], Batch, Callable[[Batch, list[Tensor]], Batch]]:

@@ -7,8 +7,10 @@ from dataclasses import replace
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from mmcam import gradients
+from mmcam.errors import UserError
 from mmcam.gradients import channel_weights, full_gradients, of_rows
 from mmcam.task import Batch, Targets, Task, vjp_of
 
@@ -24,24 +26,25 @@ class Subject:
     The model runs under the autocast of the caller, whatever a method sets, and in passes that fit into the memory.
 
     Attributes:
-        activations: A (b, k, h, w), without a graph.
         images: The network's input (b, c, H, W).
         rows: Coefficients (b, r, t) of the explained scores.
         vjp: How the task differentiates.
     """
 
-    def __init__(self, task: Task, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets) -> None:
+    def __init__(
+        self, task: Task, activations: Float[Tensor, "b k h w"] | None, batch: Batch, targets: Targets
+    ) -> None:
         """Take what is explained; everything must lie on one device.
 
         Args:
             task: The adapter, in eval mode.
-            activations: What its trunk gave.
+            activations: What its trunk gave; if None, the trunk runs when a method or its caller asks for them.
             batch: The samples, with the trunk's memo.
             targets: What is explained.
         """
-        self.activations, self.images, self.rows, self.vjp = activations, batch.images, targets.rows, vjp_of(task)
-        self._task, self._batch, self._targets = task, batch, targets
-        kind = activations.device.type
+        self.images, self.rows, self.vjp = batch.images, targets.rows, vjp_of(task)
+        self._task, self._activations, self._batch, self._targets = task, activations, batch, targets
+        kind = targets.rows.device.type
         self._autocast = {
             "device_type": kind,
             "enabled": torch.is_autocast_enabled(kind),
@@ -50,6 +53,17 @@ class Subject:
         }
         self._y: Tensor | None = None
         self._gradients: Tensor | None = None
+
+    @property
+    def activations(self) -> Float[Tensor, "b k h w"]:
+        """A, without a graph."""
+        if self._activations is None:
+            batch = replace(self._batch, memo={})
+            with torch.no_grad(), self.as_called():
+                activations = self._task.trunk(batch).detach()
+            check(activations, batch, self._task.layer)
+            self._activations, self._batch = activations, batch
+        return self._activations
 
     @property
     def asked(self) -> tuple[Task, Batch, Targets]:
@@ -64,7 +78,8 @@ class Subject:
 
     def weights(self) -> Float[Tensor, "b r k"]:
         """α of every row: the spatial mean of ∂y/∂A."""
-        self._y, weights = channel_weights(self.head, self.activations, self.rows, self.vjp)
+        y, weights = channel_weights(self.head, self.activations, self.rows, self.vjp)
+        self.scored(of_rows(self.rows, y))
         places = self._batch.memo.get("places")
         if places is None:
             return weights
@@ -74,7 +89,8 @@ class Subject:
     def gradients(self) -> Float[Tensor, "b r k h w"]:
         """∂y/∂A of every row."""
         if self._gradients is None:
-            self._y, self._gradients = full_gradients(self.head, self.activations, self.rows, self.vjp)
+            y, self._gradients = full_gradients(self.head, self.activations, self.rows, self.vjp)
+            self.scored(of_rows(self.rows, y))
         return self._gradients
 
     def scores(self) -> Float[Tensor, "b r"]:
@@ -83,8 +99,20 @@ class Subject:
             with torch.no_grad():
                 b, _, t = self.rows.shape
                 everyone = torch.arange(b, device=self.rows.device)
-                self._y = self.head(self.activations, everyone) if self.rows.numel() else self.rows.new_zeros(b, t)
-        return of_rows(self.rows, self._y)
+                y = self.head(self.activations, everyone) if self.rows.numel() else self.rows.new_zeros(b, t)
+                self.scored(of_rows(self.rows, y))
+        assert self._y is not None
+        return self._y
+
+    def scored(self, scores: Float[Tensor, "b r"]) -> None:
+        """Note the score of every row, which a method's own pass through the model gave."""
+        self._y = scores.detach()
+
+    def ran(self, activations: Float[Tensor, "b k h w"], batch: Batch) -> None:
+        """Note the activations, and the samples with the trunk's memo, which a method's own pass gave."""
+        if self._activations is None:
+            memo = tree_map_only(Tensor, Tensor.detach, batch.memo)
+            self._activations, self._batch = activations.detach(), replace(self._batch, memo=memo)
 
     def scores_of_altered(self, count: int, alter: Alter) -> Float[Tensor, "b n r"]:
         """Let the head see other activations: `count` alterations of every sample, in passes that fit into the memory.
@@ -132,7 +160,7 @@ class Subject:
             The same for these pictures.
         """
         batch = replace(replace(self._batch, memo={}).take(index), images=images.to(self.images.dtype), memo={})
-        with self._as_called():
+        with self.as_called():
             with torch.no_grad():
                 activations = self._task.trunk(batch).detach().to(self.activations.dtype)
             return Subject(self._task, activations, batch, self._targets.take(index))
@@ -148,8 +176,24 @@ class Subject:
         return torch.cat(parts).unflatten(0, (b, count)) if parts else self.activations.new_zeros(b, count, r)
 
     def _scores(self, x: Float[Tensor, "n k h w"], batch: Batch, targets: Targets) -> Float[Tensor, "n t"]:
-        with self._as_called():
+        with self.as_called():
             return self._task.scores(x, batch, targets)
 
-    def _as_called(self) -> AbstractContextManager[object]:
+    def as_called(self) -> AbstractContextManager[object]:
+        """The caller's autocast."""
         return torch.autocast(**self._autocast)
+
+
+def check(activations: Tensor, batch: Batch, layer: str) -> None:
+    """Refuse activations that are no maps.
+
+    Raises:
+        UserError: The layer's output is not (b, k, h, w), or its maps have one place only.
+    """
+    if activations.ndim != 4 or len(activations) != len(batch):
+        raise UserError(
+            f"layer {layer!r} must give maps of shape (b, k, h, w) with b = {len(batch)}; "
+            f"got {tuple(activations.shape)}; choose a layer before pooling"
+        )
+    if activations.shape[2] * activations.shape[3] == 1:
+        raise UserError(f"layer {layer!r} gives 1 x 1 maps, which cannot say where; choose an earlier layer")

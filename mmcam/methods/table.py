@@ -23,7 +23,7 @@ from mmcam.methods.pixel_maps import FROM_PIXELS
 from mmcam.methods.smoothing import smooth_grad_cam_plus_plus
 from mmcam.methods.subject import Subject
 
-__all__ = ["FROM_ATTENTION", "FROM_GRADIENTS", "FROM_MODEL", "FROM_WEIGHTS", "check_method", "names"]
+__all__ = ["FROM_ATTENTION", "FROM_GRADIENTS", "FROM_MODEL", "FROM_PIXELS", "FROM_WEIGHTS", "check_method", "names"]
 
 
 def _eigen_cam(subject: Subject) -> Float[Tensor, "b r h w"]:

@@ -4,12 +4,14 @@ import pytest
 import torch
 
 import mmcam
+from mmcam import pixels
 from mmcam.errors import UserError
 from mmcam.methods.table import FROM_ATTENTION, names
 from mmcam.pixels import guided_grad_cam, pixel_gradients
 from mmcam.scenes.draw import draw
 from mmcam.scenes.write import scenes
 from mmcam.task import Sample
+from tests.reference import TASKS, make, pictures, ragged
 
 TEXTS = {
     "captioning/scenes": ("", "a dog left of a cat"),
@@ -64,12 +66,12 @@ def test_methods_of_pixels_have_the_resolution_of_the_input(tasks, method):
 def test_maps_of_pixels_are_the_largest_magnitude_over_the_colours(tasks):
     task = tasks["classification/scenes"]
     batch, targets = asked(task, "classification/scenes", 1)
-    for method, pixels in (
+    for method, found in (
         ("gradient", pixel_gradients(task, batch, targets)),
         ("guided_grad_cam", guided_grad_cam(task, batch, targets)),
     ):
         (explanation,) = mmcam.explain(task, batch, targets, method)
-        assert torch.allclose(explanation.signed, pixels[0].abs().amax(1), atol=1e-7)
+        assert torch.allclose(explanation.signed, found[0].abs().amax(1), atol=1e-7)
 
 
 def test_a_model_may_be_in_training_mode_and_stays_so(tasks):
@@ -77,3 +79,29 @@ def test_a_model_may_be_in_training_mode_and_stays_so(tasks):
     batch, targets = asked(task, "classification/scenes", 1)
     mmcam.explain(task, batch, targets, "guided_backprop")
     assert all(module.training for module in task.modules())
+
+
+@pytest.mark.parametrize(
+    ("method", "passes"),
+    [("grad_cam", 1), ("gradient", 1), ("guided_backprop", 1), ("deconv_grad_cam", 1), ("occlusion", 2)],
+)
+def test_the_trunk_runs_no_more_often_than_the_method_needs(monkeypatch, method, passes):
+    monkeypatch.setattr(pixels, "room", lambda *_: 1000)  # all windows at once, after the whole pictures
+    task = make(next(iter(TASKS)))
+    assert trunk_passes(task, method, ragged()) == passes
+    # Predictions take a pass, from which only methods of the activations profit.
+    assert trunk_passes(task, method, None) == passes + (method != "grad_cam")
+
+
+def trunk_passes(task, method, targets):
+    before = task.calls["trunk"]
+    mmcam.explain(task, pictures(), targets, method)
+    return task.calls["trunk"] - before
+
+
+@pytest.mark.parametrize("method", ["gradient", "guided_grad_cam", "occlusion", "integrated_gradients"])
+def test_scores_are_those_of_grad_cam(method):
+    task, batch = make(next(iter(TASKS))), pictures()
+    expected = mmcam.explain(task, batch, ragged())
+    for ours, theirs in zip(mmcam.explain(task, batch, ragged(), method), expected, strict=True):
+        assert torch.allclose(ours.scores, theirs.scores, rtol=0, atol=1e-6)

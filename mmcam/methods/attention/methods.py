@@ -1,20 +1,23 @@
 """Attention rollout, gradient × attention, attention relevance and LeGrad of a picture, by name.
 
 The explained layer says no more than the grid: attention is that of the whole model, below the layer and behind it. So
-the trunk runs again, this time with a graph and with attention that is not fused, some pictures at a time; then there
-is one batched backward for all rows, down to the first attention that the method asks for. Tokens that lie nowhere
-(class token, registers) get no place on the map, as in `mmcam.networks.layout`.
+the trunk runs with a graph and with attention that is not fused, some pictures at a time; then there is one batched
+backward for all rows, down to the first attention that the method asks for. Tokens that lie nowhere (class token,
+registers) get no place on the map, as in `mmcam.networks.layout`. Of more than `PICTURES_AT_ONCE` pictures the trunk
+runs once more, without a graph, to know the explained layer's places.
 
 The model must call `F.scaled_dot_product_attention` or `nn.MultiheadAttention` (see `mmcam.methods.attention.capture`).
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from math import prod
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from mmcam.gradients import of_rows
 from mmcam.methods.attention.capture import attention_gradients, depending
 from mmcam.methods.attention.chain import Chain
 from mmcam.methods.attention.maths import gradient_times_attention, mean_positive_gradient
@@ -172,21 +175,30 @@ def _legrad(run: Run) -> Float[Tensor, "b r n"]:
 
 def _of_pictures(subject: Subject, method: Callable[[Run], Tensor], watch: bool = False) -> Float[Tensor, "b r h w"]:
     """One map a row out of one number a token, some pictures at a time."""
-    a, rows = subject.activations, subject.rows
+    rows = subject.rows
     if not rows.numel():
+        a = subject.activations
         return a.new_zeros(*rows.shape[:2], *a.shape[2:])
-    parts = [
-        with_kernels_that_run_backward(lambda index=index: method(Run(subject, index, watch)))
-        for index in torch.arange(len(a), device=a.device).split(PICTURES_AT_ONCE)
-    ]
-    tokens = torch.cat(parts).mT  # (b, n, r)
-    return _layout(subject, tokens).spread(tokens)[0]
+
+    def some(index: Int[Tensor, " n"]) -> tuple[Tensor, Tensor, object]:
+        run = Run(subject, index, watch)
+        found = method(run)
+        _, batch, targets = run.traced.asked
+        if len(index) == len(rows):
+            subject.ran(run.traced.activations, batch)
+        return found, of_rows(targets.rows, run.scores.detach()), batch.memo.get("layout")
+
+    everyone = torch.arange(len(rows), device=rows.device)
+    parts = [with_kernels_that_run_backward(partial(some, index)) for index in everyone.split(PICTURES_AT_ONCE)]
+    found, scores, layouts = zip(*parts, strict=True)
+    subject.scored(torch.cat(scores))
+    tokens = torch.cat(found).mT  # (b, n, r)
+    return _layout(subject, tokens, layouts[0]).spread(tokens)[0]
 
 
-def _layout(subject: Subject, tokens: Float[Tensor, "b n r"]) -> Layout:
+def _layout(subject: Subject, tokens: Float[Tensor, "b n r"], known: object) -> Layout:
     """Where the tokens lie: as those of the explained layer if there are as many, else as their number says."""
-    task, batch, _ = subject.asked
-    known = batch.memo.get("layout")
+    task = subject.asked[0]
     count = tokens.shape[1]
     if isinstance(known, Layout) and known.order == "tokens" and count == known.prefix + prod(known.grid):
         return known

@@ -25,6 +25,7 @@ class Run:
         attentions: Probabilities (b, heads, q, k) in the order of the calls.
         scores: y (b, t) of all ids.
         rows: Coefficients (b, r, t) of the explained scores.
+        traced: The samples, with the activations and the memo that this run gave.
         blocks: The blocks that the attentions run in, if they were watched.
     """
 
@@ -40,12 +41,9 @@ class Run:
             UserError: No attention was seen, it is not the samples', or the trunk keeps no graph.
         """
         self._subject, self._index = subject, index
-        captured = Captured()
-        self.blocks = Blocks(captured.seen)
-        with captured, self.blocks.watching(subject.asked[0]) if watch else nullcontext():
-            self._traced = self._trunk()
-            self.scores = self._head(self._traced)
-        self.rows, self.attentions = self._traced.rows, captured.seen
+        self._run(watch)
+        if len({p.requires_grad for p in self.attentions}) > 1:
+            self._run(watch)  # the first time, a cut network also runs without a graph, to learn what to keep
         if not self.attentions:
             raise UserError(
                 "expected a model with attention, saw none; it must call F.scaled_dot_product_attention or "
@@ -64,6 +62,14 @@ class Run:
                 "take no_grad, detach and the like out of Task.trunk"
             )
 
+    def _run(self, watch: bool) -> None:
+        captured = Captured()
+        self.blocks = Blocks(captured.seen)
+        with captured, self.blocks.watching(self._subject.asked[0]) if watch else nullcontext():
+            self.traced = self._trunk()
+            self.scores = self._head(self.traced)
+        self.rows, self.attentions = self.traced.rows, captured.seen
+
     def scores_if_all_were_the_mean(self, block: nn.Module, tokens: Float[Tensor, "b n k"]) -> Float[Tensor, "b t"]:
         """The scores if a block gave n times the mean of these tokens; the trunk runs again only if it is there.
 
@@ -77,7 +83,7 @@ class Run:
         with torch.enable_grad():
             mean = tokens.mean(1, keepdim=True).expand_as(tokens)
         with giving(block, mean) as calls:
-            scores = self._head(self._traced)
+            scores = self._head(self.traced)
             if not calls:
                 scores = self._head(self._trunk())
         if len(calls) != 1:
@@ -88,7 +94,7 @@ class Run:
         """The trunk's activations, with a graph down to the pixels: what keeps one at all is the trunk's own affair."""
         task, batch, targets = self._subject.asked
         some = replace(batch, memo={}).take(self._index)
-        with torch.enable_grad(), self._subject._as_called():
+        with torch.enable_grad(), self._subject.as_called():
             leaf = some.images.detach().clone().requires_grad_()
             some = replace(some, images=leaf.clone(), memo={})  # unlike the leaf, the copy may be overwritten
             return Subject(task, task.trunk(some), some, targets.take(self._index))

@@ -467,3 +467,20 @@ def test_the_layer_of_the_shipped_vit_b_16():
         (explanation,) = explain(task, batch, method=method)
         assert explanation.signed.shape == (1, 3, 3)
         assert set(explanation.flags) == {""}
+
+
+@pytest.mark.parametrize("method", FROM_ATTENTION)
+def test_the_trunk_runs_once(method, monkeypatch):
+    task, calls = vit_task(), []
+    explain(task, images(), TARGETS, method)  # finds out how to cut
+    trunk = type(task).trunk
+    monkeypatch.setattr(type(task), "trunk", lambda *a: calls.append(0) or trunk(*a))
+    found = explain(task, images(), TARGETS, method)
+    assert len(calls) == 1
+    expected = explain(task, images(), TARGETS)
+    assert all(close(ours.scores, theirs.scores, 1e-9) for ours, theirs in zip(found, expected, strict=True))
+    # In parts, whose places on the layer one more pass tells.
+    monkeypatch.setattr(methods, "PICTURES_AT_ONCE", 1)
+    calls.clear()
+    assert same_maps(explain(task, images(), TARGETS, method), found)
+    assert len(calls) == 3
