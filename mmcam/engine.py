@@ -134,7 +134,7 @@ def _explanations(
     targets: Targets,
     method: str,
     scores: Float[Tensor, "b r"],
-    signed: Sequence[Float[Tensor, "r y x"]],
+    signed: Sequence[Float[Tensor, "r _ _"]],
 ) -> list[Explanation]:
     """Cut the padding off and bring everything to the CPU in one transfer."""
     rows = [maps[: len(words)].to(scores.dtype) for maps, words in zip(signed, targets.words, strict=True)]
