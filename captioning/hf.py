@@ -1,21 +1,19 @@
 """Captions and answers of Hugging Face's vision-language models, word by word."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmcam.errors import UserError
-from mmcam.huggingface.load import pretrained
-from mmcam.huggingface.speaker import Speaker
+from mmcam.huggingface.families import Family
 from mmcam.huggingface.targets import rather_than, worded
-from mmcam.task import Batch, Sample, Targets, Task
+from mmcam.huggingface.task import Generation, HFTask, Source, others
+from mmcam.task import Batch, Sample, Targets
 
 
-class HFCaptioningTask(Task):
+class HFCaptioningTask(HFTask):
     """Explain the words that a model generates about a picture, or those of a text that the user gives.
 
     y of a word = Σ log p(token | picture, prompt, tokens before) over its tokens. The vision tower runs once a picture;
@@ -33,14 +31,9 @@ class HFCaptioningTask(Task):
         *,
         prompt: str = "",
         layer: str | None = None,
-        length: int = 30,
-        beam: int = 1,
-        generation: Mapping[str, Any] | None = None,
-        seed: int = 0,
-        revision: str | None = None,
-        dtype: str = "auto",
-        device_map: str | None = None,
-        trust_remote_code: bool = False,
+        family: Family | None = None,
+        source: Source | None = None,
+        generation: Generation | None = None,
     ) -> None:
         """Make the task.
 
@@ -49,50 +42,29 @@ class HFCaptioningTask(Task):
             processor: Of a model that is given; loaded with one that is named.
             prompt: What comes before the caption: the words with which it begins (BLIP), or what a chat model is asked.
             layer: Name of a module whose output is explained; the family's own if not given.
-            length: Most tokens of a generated text.
-            beam: Hypotheses that generation keeps; 1 is greedy.
-            generation: Other options of `generate`, such as {do_sample: true, temperature: 0.7}.
-            seed: For sampling; the caller's random state is left alone.
-            revision: Commit, branch or tag on the hub.
-            dtype: "auto", "float32", "bfloat16" or "float16".
-            device_map: As transformers takes it.
-            trust_remote_code: Let a repository's own code run; refused unless it is asked for.
+            family: What is particular to a model without a row of its own in `mmcam.huggingface.families`.
+            source: How a model that is named is loaded.
+            generation: How the model speaks.
 
         Raises:
             UserError: There is no such model or layer, or its kind cannot be explained.
         """
-        super().__init__()
-        if isinstance(model, str):
-            model, processor = pretrained(model, revision, trust_remote_code, dtype, device_map)
-        if processor is None:
-            raise UserError("expected a processor with a model that is made already; give processor=")
-        self.model = model.eval()
-        self.speaker = Speaker(model, processor, layer=layer)
-        self.layer = self.speaker.layer
+        super().__init__(model, processor, layer=layer, family=family, source=source, generation=generation)
         self.prompt = prompt
-        self.options = {"max_new_tokens": length, "num_beams": beam, "do_sample": False, **(generation or {})}
-        self.seed = seed
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """Let the model's own processor make its inputs; where each picture lies on the original is measured."""
         return self.speaker.prepare(samples, [sample.text or self.prompt for sample in samples])
 
-    def trunk(self, batch: Batch) -> Float[Tensor, "b k h w"]:
-        """The vision tower's output, on a canvas."""
-        return self.speaker.see(batch)
-
     def predict(self, activations: Float[Tensor, "b k h w"], batch: Batch) -> Targets:
         """The words that the model generates."""
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
-            said = self.speaker.say(activations, batch, **self.options)
-        return worded(self.speaker.tokenizer, said, activations.device)
+        return worded(self.speaker.tokenizer, self.spoken(activations, batch), activations.device)
 
     def scores(self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets) -> Float[Tensor, "b t"]:
         """Log-probabilities of the tokens, whose sums are those of the words; less those of the foils."""
         if targets.ids.shape[1] == 0:
             return activations.new_zeros(targets.ids.shape)
-        return targets.pick(self.speaker.logs(activations, batch, targets.ids, targets.mask))
+        return targets.pick(self.log_probabilities(activations, batch, targets))
 
     def probabilities(
         self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets
@@ -102,10 +74,8 @@ class HFCaptioningTask(Task):
 
     def runners_up(self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets) -> Targets:
         """The best other token after the same tokens."""
-        others = targets.second(self.speaker.logs(activations, batch, targets.ids, targets.mask)).tolist()
-        ids = [row[:count] for row, count in zip(others, targets.mask.sum(1).tolist(), strict=True)]
-        names = [[self.speaker.tokenizer.decode([number]).strip() for number in row] for row in ids]
-        return Targets.of(ids, names, activations.device)
+        ids = others(targets, self.log_probabilities(activations, batch, targets))
+        return Targets.of(ids, self.token_names(ids), activations.device)
 
     def given(self, texts: Sequence[str], batch: Batch) -> Targets:
         """Turn texts into targets: "a dog on a bench", "a dog rather than cat on a bench".
@@ -114,7 +84,3 @@ class HFCaptioningTask(Task):
             UserError: A text is empty, or a contrasted word is of several tokens.
         """
         return rather_than(self.speaker, texts, batch.images.device)
-
-    def laid(self, maps: Float[Tensor, "b r h w"], batch: Batch) -> Sequence[Float[Tensor, "r y x"]]:
-        """Tiles, packed and padded pictures brought over the originals."""
-        return self.speaker.lay(maps, batch)

@@ -137,7 +137,35 @@ class Speaker:
         batch.memo.update(shape=shape, rest=rest)
         if grid.places is not None:
             batch.memo["places"] = torch.tensor(grid.places, device=canvas.device)
+        if not self._proven:
+            self._prove(canvas, batch)
         return canvas
+
+    def _prove(self, canvas: Float[Tensor, "b k h w"], batch: Batch) -> None:
+        """Make sure, once, that answers depend on the leaf, and on nothing else of the tower."""
+        one = torch.zeros(1, dtype=torch.long, device=canvas.device)
+        with torch.inference_mode(False), torch.enable_grad():
+            first, chosen = canvas[:1].detach().clone().requires_grad_(), batch.take(one)
+            if self.speech == "classes":
+                logits = self.choices(first, chosen)
+            else:
+                logits = self.logits(first, chosen, one[:, None], torch.ones_like(one[:, None], dtype=torch.bool))
+            gradient = None
+            if logits.requires_grad:
+                # Weighted, since softmax and norms may make a plain sum constant.
+                weights = torch.linspace(-1, 1, logits.numel(), device=logits.device).view_as(logits).square()
+                (gradient,) = torch.autograd.grad((logits.float() * weights).sum(), first, allow_unused=True)
+        if not bool(torch.isfinite(logits.detach()).all()):
+            raise UserError(
+                f"cut at {self.layer!r}, {type(self.model).__name__} reads more of its tower than this layer, or gives "
+                "numbers that are not finite; choose another layer, or float32"
+            )
+        if gradient is None or not bool(gradient.any()):
+            raise UserError(
+                f"no answer of {type(self.model).__name__} depends on the picture's places in {self.layer!r}; "
+                "choose an earlier layer"
+            )
+        self._proven = True
 
     def lay(self, maps: Float[Tensor, "b r h w"], batch: Batch) -> list[Float[Tensor, "r y x"]]:
         """Lay maps on the canvas over the pictures."""
@@ -241,7 +269,7 @@ class Speaker:
         self, activations: Float[Tensor, "b k h w"], batch: Batch, inputs: Mapping[str, Any]
     ) -> Float[Tensor, "b *t v"]:
         output = self._above(activations, batch, self._forward(inputs), self.family.tapped)
-        return self._read(output if isinstance(output, Tensor) else output["logits"])
+        return output if isinstance(output, Tensor) else output["logits"]
 
     def _above(self, activations: Float[Tensor, "b k h w"], batch: Batch, run: Run, tapped: str = "") -> Nest:
         def leaf(times: int) -> list[Tensor]:
@@ -252,16 +280,6 @@ class Speaker:
             return self._grid(chosen, batch.memo["shape"]).gather(canvas, chosen.memo["rest"])
 
         return self._tower.above(leaf, run, tapped)
-
-    def _read(self, logits: Float[Tensor, "b *t v"]) -> Float[Tensor, "b *t v"]:
-        if not self._proven:
-            self._proven = True
-            if not bool(torch.isfinite(logits.detach()).all()):
-                raise UserError(
-                    f"cut at {self.layer!r}, {type(self.model).__name__} reads more of its tower than this layer, or "
-                    "gives numbers that are not finite; choose another layer, or float32"
-                )
-        return logits
 
     def _forward(self, inputs: Mapping[str, Tensor]) -> Run:
         def forward(model: nn.Module) -> Any:  # noqa: ANN401

@@ -8,6 +8,7 @@ from PIL import Image
 from captioning.hf import HFCaptioningTask
 from mmcam import explain
 from mmcam.huggingface.leaf import Tower
+from mmcam.huggingface.task import Generation
 from mmcam.task import Sample
 from tests.huggingface import tiny
 
@@ -28,7 +29,7 @@ class Case:
         self.name, self.tiny = name, tiny.build(name)
         asked = "" if self.tiny.kind == "caption" else "what is left of the dog?"
         longer = "" if self.tiny.kind == "caption" else "what is left of the red dog?"
-        self.task = HFCaptioningTask(self.tiny.model, self.tiny.processor, length=4)
+        self.task = HFCaptioningTask(self.tiny.model, self.tiny.processor, generation=Generation(length=4))
         self.samples = [Sample(picture(self.tiny.size, 0), "a", asked), Sample(picture(self.tiny.size, 1), "b", longer)]
         self.batch = self.task.collate(self.samples)
         with torch.no_grad():

@@ -1,0 +1,127 @@
+"""What tasks over Hugging Face's models share: the model with its processor, its tower, its canvas."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmcam.errors import UserError
+from mmcam.huggingface.families import Family
+from mmcam.huggingface.load import pretrained
+from mmcam.huggingface.speaker import Speaker
+from mmcam.task import Batch, Targets, Task
+
+__all__ = ["Generation", "HFTask", "Source"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """How a model that is named is loaded.
+
+    Attributes:
+        revision: Commit, branch or tag on the hub.
+        dtype: "auto" (as saved), "float32", "bfloat16" or "float16".
+        device_map: As transformers takes it ("auto"); the model then stays where it was put.
+        trust_remote_code: Let a repository's own code run on this machine; refused unless it is asked for.
+    """
+
+    revision: str | None = None
+    dtype: str = "auto"
+    device_map: str | None = None
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How a model speaks.
+
+    Attributes:
+        length: Most tokens.
+        beam: Hypotheses that are kept; 1 is greedy.
+        sample: Draw tokens instead of taking the best.
+        seed: Of the draws; the caller's random state is left alone.
+        options: Others of transformers' `generate`, such as {temperature: 0.7, repetition_penalty: 1.2}.
+    """
+
+    length: int = 30
+    beam: int = 1
+    sample: bool = False
+    seed: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class HFTask(Task):
+    """A model that sees and speaks."""
+
+    def __init__(
+        self,
+        model: str | nn.Module,
+        processor: Any = None,  # noqa: ANN401
+        *,
+        layer: str | None = None,
+        family: Family | None = None,
+        source: Source | None = None,
+        generation: Generation | None = None,
+    ) -> None:
+        """Make the task.
+
+        Args:
+            model: A hub id, a folder, or a model of transformers.
+            processor: Of a model that is given; loaded with one that is named.
+            layer: Name of a module whose output is explained; the family's own if not given.
+            family: What is particular to a model without a row of its own in `mmcam.huggingface.families`.
+            source: How a model that is named is loaded.
+            generation: How the model speaks.
+
+        Raises:
+            UserError: There is no such model or layer, or its kind cannot be explained.
+        """
+        super().__init__()
+        self._source, self._generation = source or Source(), generation or Generation()
+        if isinstance(model, str):
+            s = self._source
+            model, processor = pretrained(model, s.revision, s.trust_remote_code, s.dtype, s.device_map)
+        if processor is None:
+            raise UserError("expected a processor with a model that is made already; give processor=")
+        self.model = model.eval()
+        self.speaker = Speaker(model, processor, family, layer)
+        self.layer = self.speaker.layer
+
+    def trunk(self, batch: Batch) -> Float[Tensor, "b k h w"]:
+        """The vision tower's output, on a canvas; of ViLT, which has no tower, a layer's image tokens."""
+        return self.speaker.see(batch)
+
+    def laid(self, maps: Float[Tensor, "b r h w"], batch: Batch) -> Sequence[Float[Tensor, "r y x"]]:
+        """Tiles, packed and padded pictures brought over the originals."""
+        return self.speaker.lay(maps, batch)
+
+    def spoken(self, activations: Float[Tensor, "b k h w"], batch: Batch) -> list[list[int]]:
+        """The tokens that the model generates for each sample."""
+        how = self._generation
+        options = {"max_new_tokens": how.length, "num_beams": how.beam, "do_sample": how.sample, **how.options}
+        with torch.random.fork_rng():
+            torch.manual_seed(how.seed)
+            return self.speaker.say(activations, batch, **options)
+
+    def log_probabilities(
+        self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets
+    ) -> Float[Tensor, "b t v"]:
+        """Of all tokens of the vocabulary, at the place of each token of the targets."""
+        return self.speaker.logs(activations, batch, targets.ids, targets.mask)
+
+    def token_names(self, ids: Sequence[Sequence[int]]) -> list[list[str]]:
+        """Each token as a text."""
+        return [[self.speaker.tokenizer.decode([number]).strip() for number in row] for row in ids]
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Any:  # noqa: ANN401
+        """Move the model, unless it was put where it is by a device map."""
+        return self if self._source.device_map else super()._apply(fn, recurse)
+
+
+def others(targets: Targets, scores: Float[Tensor, "b *t v"]) -> list[list[int]]:
+    """The best ids besides those of the targets; ragged."""
+    counts = targets.mask.sum(1).tolist()
+    return [row[:count] for row, count in zip(targets.second(scores).tolist(), counts, strict=True)]
