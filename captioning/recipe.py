@@ -13,8 +13,6 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from captioning.data import CocoCaptions
 from captioning.decode import decode
 from captioning.karpathy import KarpathySplit
-from captioning.metrics.cider import cider_d
-from captioning.metrics.words import words_of
 from captioning.models import AttendAndTell, Captioner, ShowAndTell
 from captioning.readout import EvidenceReadout
 from mmcam.checkpoint import load_model
@@ -182,6 +180,9 @@ class CaptionRecipe(TrunkRecipe):
 
     def _cider_d(self, model: Captioner, device: torch.device) -> float:
         """Describe the first validation pictures, greedily, and judge the captions by people's; 0 to 10."""
+        from captioning.metrics.cider import cider_d
+        from captioning.metrics.words import words_of
+
         paths, sentences = self._read(self.val_split, self.judged)
         mine = Subset(Pictures(paths, model.backbone), share(range(len(paths))))
         said: list[str] = []

@@ -7,11 +7,12 @@ run that was killed and resumed ends with the same weights as one that was not.
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sized
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
@@ -59,8 +60,9 @@ def train(
         The folder.
 
     Raises:
-        UserError: The folder holds a run of another recipe or a damaged checkpoint, there are fewer examples than a
-            batch has, a batch cannot be shared evenly, or the loss became NaN or infinite.
+        UserError: The folder holds a run of another recipe or a damaged checkpoint, or another process trains into it;
+            there are fewer examples than a batch has, a batch cannot be shared evenly, or the loss became NaN or
+            infinite.
     """
     if workers < 0 or accumulate < 1:
         raise UserError(f"expected 0 workers and 1 part at least, got {workers} and {accumulate}")
@@ -73,8 +75,22 @@ def train(
                 f"got {recipe.batch_size}"
             )
         recipe.workers = workers
-        run = _Run(recipe, out, device, amp, workers, accumulate)
-        return run.go(tensorboard, stop_after)
+        out.mkdir(parents=True, exist_ok=True)
+        with _alone(out) if rank() == 0 else nullcontext():
+            run = _Run(recipe, out, device, amp, workers, accumulate)
+            return run.go(tensorboard, stop_after)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Keep other runs from the folder: torchrun's processes may outlive a torchrun that was killed."""
+    try:
+        with FileLock(out / ".lock", blocking=False):
+            yield
+    except Timeout as error:
+        raise UserError(
+            f"expected {out} for this run alone, but another process trains into it; stop that or wait"
+        ) from error
 
 
 class _Run:
@@ -83,7 +99,6 @@ class _Run:
     def __init__(
         self, recipe: Recipe, out: Path, device: torch.device, amp: bool, workers: int, accumulate: int
     ) -> None:
-        out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(recipe.seed)
         self.recipe, self.out, self.device, self.workers, self.accumulate = recipe, out, device, workers, accumulate
         self.model = recipe.build().to(device)

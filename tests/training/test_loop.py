@@ -394,3 +394,11 @@ def test_another_optimiser_is_another_recipe(tmp_path):
     with pytest.raises(UserError, match=r"steps.optimiser: 'adamw' → 'adam'"):
         train(LineRecipe(steps=Steps("adam")), tmp_path, CPU)
     train(LineRecipe(), tmp_path, CPU, workers=1)  # how examples are loaded is no part of it
+
+
+def test_two_runs_do_not_train_into_one_folder(tmp_path):
+    recipe = LineRecipe(epochs=1)
+    recipe.measure = lambda model, device: train(LineRecipe(), tmp_path, CPU)
+    with pytest.raises(UserError, match="for this run alone, but another process trains into it"):
+        train(recipe, tmp_path, CPU)
+    train(LineRecipe(epochs=1), tmp_path, CPU)  # the lock is gone with its holder
