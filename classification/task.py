@@ -84,6 +84,7 @@ class ClassificationTask(Task):
         if layer is None:
             images = torch.empty(1, 3, *self.form.size, device=self.device, dtype=self._dtype)
             layer = last_map(self.model, images, prefix)
+        self.prefix = prefix
         self._cut = Cut(self.model, layer, prefix)
         self.layer = self._cut.layer
         self._names = _Names(self.labels or ())

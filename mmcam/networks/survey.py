@@ -7,7 +7,7 @@ places; the last such layer is it. One forward and one backward of a picture of 
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from mmcam.errors import UserError
+from mmcam.networks.backbones import Backbone
 from mmcam.networks.layout import Layout, Size, alike, layout_of, prefixes
 from mmcam.networks.twin import named, observe, plain, twin
+from mmcam.task import Batch, Sample, Targets, Task
 
-__all__ = ["Surveyed", "last_map", "survey"]
+__all__ = ["Surveyed", "last_map", "survey", "survey_task"]
 
 READS = re.compile("class_?(token)?_?(attn|attention|block)")
 """Classes of the modules in which a class token that comes late reads the places: CaiT's, XCiT's and VOLO's."""
@@ -64,8 +66,8 @@ def survey(model: nn.Module, images: Float[Tensor, "b c x y"], prefix: int | Non
         seen = {name: _tensor(output) for name, output in outputs}
         counts = Counter(name for name, _ in outputs)
         shapes = [tuple(x.shape) for x in seen.values() if x is not None and len(x) == 1]
-        grids = _grids(shapes)
         tokens = {shape[1] for shape in shapes if len(shape) == 3}
+        grids = _grids(shapes, size, tokens)
         known = prefixes(model, prefix)
         layouts = {name: None if x is None else layout_of(x, size, model, known) for name, x in seen.items()}
         refused = {
@@ -125,13 +127,61 @@ def last_map(model: nn.Module, images: Float[Tensor, "b c x y"], prefix: int | N
     return name
 
 
+def survey_task(task: Task, sample: Sample) -> tuple[list[Surveyed], Size]:
+    """Go over the layers of a task's network: its CNN, its classifier, or else of all of it.
+
+    Args:
+        task: In eval mode.
+        sample: Only its text matters, to tasks that cannot do without a question.
+
+    Returns:
+        The layers, named as the task names its own, and height and width of the input.
+    """
+    model = getattr(task, "model", None)
+    backbone = getattr(model, "backbone", None)
+    if isinstance(backbone, nn.Module) and isinstance(backbone, Backbone):
+        return survey(_Trunk(backbone), torch.empty(1, 3, *backbone.size, device=task.device)), backbone.size
+    batch = task.collate([sample]).to(task.device)
+    size = batch.images.shape[-2], batch.images.shape[-1]
+    if isinstance(model, nn.Module) and task.layer in dict(named(model)):
+        kind = next((p.dtype for p in model.parameters() if p.is_floating_point()), batch.images.dtype)
+        return survey(model, batch.images.to(kind), getattr(task, "prefix", None)), size
+    with torch.no_grad():
+        targets = task.predict(task.trunk(batch), batch)
+    found = survey(_Whole(task, batch, targets), batch.images)
+    return [replace(layer, name=layer.name.removeprefix("task.")) for layer in found if layer.name != "task"], size
+
+
+class _Trunk(nn.Module):
+    """A backbone's trunk as a module."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: Tensor) -> object:
+        return self.backbone.trunk(images)  # pyright: ignore[reportCallIssue]
+
+
+class _Whole(nn.Module):
+    """A task as a module, from the pictures to the scores."""
+
+    def __init__(self, task: Task, batch: Batch, targets: Targets) -> None:
+        super().__init__()
+        self.task, self.batch, self.targets = task, batch, targets
+
+    def forward(self, images: Tensor) -> Tensor:
+        batch = replace(self.batch, images=images, memo={})
+        return self.task.scores(self.task.trunk(batch), batch, self.targets)
+
+
 def _refusal(x: Tensor | None, layout: Layout | None, size: Size, grids: set[Size], tokens: set[int]) -> str:
     """Why a layer's output cannot be explained, by its shape alone."""
     if x is None:
         return "gives no tensor"
     if len(x) != 1:
         return "gives windows or other parts, several for one picture"
-    if x.ndim == 2:
+    if x.ndim == 2 or (x.ndim == 3 and x.shape[2] == 1):  # pooled: (b, k, 1) of as many channels as places
         return "gives a vector, without places"
     if layout is None:
         return f"its {x.shape[1]} tokens fill no grid" if x.ndim == 3 else "gives neither maps nor tokens"
@@ -146,12 +196,12 @@ def _refusal(x: Tensor | None, layout: Layout | None, size: Size, grids: set[Siz
     return ""
 
 
-def _grids(shapes: Iterable[tuple[int, ...]]) -> set[Size]:
+def _grids(shapes: Iterable[tuple[int, ...]], size: Size, tokens: set[int]) -> set[Size]:
     """Heights and widths of all maps of the network, and of what taking every second place makes of them."""
     grids = set()
     for shape in shapes:
         for grid in {shape[2:], shape[1:3]} if len(shape) == 4 else ():
-            while grid not in grids:
+            while alike(grid, size) and not tokens & {*grid} and grid not in grids:
                 grids.add(grid)
                 grid = (-(-grid[0] // 2), -(-grid[1] // 2))
     return grids

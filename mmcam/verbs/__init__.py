@@ -69,7 +69,7 @@ def overrides_of(arguments: Namespace) -> dict[str, Any]:
     return arguments.overrides | layer
 
 
-def print_config(config: str, overrides: dict[str, Any], **sections: type) -> None:
+def print_config(config: str | dict[str, Any], overrides: dict[str, Any], **sections: type) -> None:
     """Print a configuration as a verb would use it.
 
     Args:

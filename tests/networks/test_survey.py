@@ -26,6 +26,9 @@ def make(name):
         model = torchvision.models.VisionTransformer(32, 8, 2, 2, 16, 32, num_classes=3)
         nn.init.normal_(model.heads[-1].weight)
         return model.eval(), (32, 32)
+    if name == "timm/naflexvit, smaller":
+        model = timm.create_model("naflexvit_base_patch16_gap", embed_dim=32, depth=2, num_heads=2, num_classes=3)
+        return model.eval(), (64, 64)
     if name == "swin_t":
         return torchvision.models.swin_t().eval(), WIDE
     if name == "one block":
@@ -71,6 +74,8 @@ EXPECTED = {
     "timm/eva02_tiny_patch14_224": ("blocks.11", "tokens", (16, 16), 1),
     "timm/gmlp_ti16_224": ("norm", "tokens", (14, 14), 0),
     "timm/levit_128s": ("stages", "tokens", (4, 4), 0),
+    # no map anywhere: patches by a linear layer
+    "timm/naflexvit, smaller": ("blocks.1", "tokens", (4, 4), 4),
     # beside it, nine states of a state space that are no places
     "timm/efficientvim_m1": ("norm.3", "maps", (4, 4), 0),
 }
