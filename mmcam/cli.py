@@ -29,6 +29,7 @@ VERBS = {
     "dump": ("mmcam.verbs.dump", "explain a whole data set, into a file that outlives any accident"),
     "evaluate": ("mmcam.verbs.evaluate", "hold maps against the truth, as a table that can be put in a paper"),
     "doctor": ("mmcam.verbs.doctor", "check that maps of your own model and layer can be trusted"),
+    "layers": ("mmcam.verbs.layers", "list the layers that can be explained, and say why others cannot"),
     "scenes": ("mmcam.verbs.scenes", "write the embedded world as a data set in COCO's and VQA's formats"),
     "train": ("mmcam.verbs.train", "train a model by its configuration"),
     "quality": ("mmcam.verbs.quality", "measure a model, and whether its maps point at what it says"),
