@@ -56,9 +56,15 @@ class Captioner(nn.Module, ABC):
 
     hear: nn.Embedding
 
-    def __init__(self, backbone_name: str, vocabulary: list[str]) -> None:
+    def __init__(self, cnn: str | nn.Module, vocabulary: list[str]) -> None:
+        """Make the part that all share.
+
+        Args:
+            cnn: The backbone, or its name.
+            vocabulary: The words in the order of their numbers.
+        """
         super().__init__()
-        self.backbone = backbone(backbone_name)
+        self.backbone: Any = backbone(cnn) if isinstance(cnn, str) else cnn
         self.vocabulary = Vocabulary(vocabulary)
         self.readout: nn.Linear | EvidenceReadout
 
@@ -106,6 +112,14 @@ class Captioner(nn.Module, ABC):
     ) -> Float[Tensor, "bm t d"]:
         """The same states, without dropout; a captioner may make them differentiable in the activations alone."""
         return self.states(activations, memo, words)
+
+    def decode(
+        self, activations: Float[Tensor, "b k h w"], memo: dict[str, Any], beam: int, length: int
+    ) -> list[list[int]]:
+        """Say what is in the pictures: `captioning.decode`, unless a captioner has a way of its own."""
+        from captioning.decode import decode
+
+        return decode(self, activations, memo, beam, length)
 
     def spread(self, state: State, captions: int) -> State:
         """Let each picture's decoder go on in several copies; what `step` can share between them need not be copied."""
@@ -270,4 +284,6 @@ def load(name: str) -> Captioner:
     Returns:
         The captioner, in eval mode.
     """
-    return load_model(name, (ShowAndTell, AttendAndTell))
+    from captioning.peers import CLASSES
+
+    return load_model(name, (ShowAndTell, AttendAndTell, *CLASSES))

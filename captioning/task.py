@@ -7,11 +7,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from captioning.decode import decode
 from captioning.models import Captioner, load
 from captioning.scores import word_log_probability, word_logit_difference
 from mmcam.errors import UserError
-from mmcam.image import to_tensor
+from mmcam.image import Interpolation, to_tensor
 from mmcam.networks.cut import Trunk
 from mmcam.task import Batch, Heard, Sample, Targets, Task
 from mmcam.text import PAD, START, UNKNOWN, Vocabulary, tokenise
@@ -54,7 +53,8 @@ class CaptioningTask(Task):
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """Bring pictures to the network's size (squashed, like the paper's code; nothing is cropped)."""
         cnn = self.model.backbone
-        images = torch.stack([to_tensor(sample.image, cnn.size, cnn.mean, cnn.std) for sample in samples])
+        how: Interpolation = getattr(cnn, "interpolation", "bilinear")
+        images = torch.stack([to_tensor(sample.image, cnn.size, cnn.mean, cnn.std, how) for sample in samples])
         sizes = tuple((sample.image.height, sample.image.width) for sample in samples)
         return Batch(images, tuple(sample.id for sample in samples), sizes)
 
@@ -67,7 +67,7 @@ class CaptioningTask(Task):
     def predict(self, activations: Float[Tensor, "b k h w"], batch: Batch) -> Targets:
         """The caption that the model decodes; every word of it is a row."""
         activations, memo = self._trunk.above(activations, batch.memo)
-        return self._targets(decode(self.model, activations, memo, self.beam, self.length), activations.device)
+        return self._targets(self.model.decode(activations, memo, self.beam, self.length), activations.device)
 
     def scores(self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets) -> Float[Tensor, "b t"]:
         """Log-probabilities of the words; with foils, how much more likely each is than its foil."""

@@ -31,6 +31,7 @@ VERBS = {
     "doctor": ("mmcam.verbs.doctor", "check that maps of your own model and layer can be trusted"),
     "layers": ("mmcam.verbs.layers", "list the layers that can be explained, and say why others cannot"),
     "scenes": ("mmcam.verbs.scenes", "write the embedded world as a data set in COCO's and VQA's formats"),
+    "import": ("mmcam.verbs.import_", "turn other people's checkpoints into models that can be explained"),
     "train": ("mmcam.verbs.train", "train a model by its configuration"),
     "quality": ("mmcam.verbs.quality", "measure a model, and whether its maps point at what it says"),
 }

@@ -1,18 +1,19 @@
 """torch checkpoints, read without running anything: tensors, plain containers, and modules as trees of tensors.
 
 `torch.load(weights_only=True)` does the reading. Of whole pickled models it refuses the classes; those that are known
-to hold nothing but tensors are given stand-ins by name, so that no code of a peer is ever imported.
+to hold nothing but tensors are given stand-ins by name, so that no code of a peer is ever imported. Whole models from
+before torch 1.6 are read by `mmcam.importing.old_models`.
 """
 
 import logging
 import pickletools
-import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,8 @@ from torch.serialization import safe_globals
 
 from mmcam.errors import UserError
 from mmcam.importing.files import KINDS, kind_of
-from mmcam.importing.pickles import OLD_MODULES, Plain, plain_class
+from mmcam.importing.old_models import read_old_model
+from mmcam.importing.pickles import OLD_MODULES, Plain, plain_class, refused
 
 __all__ = ["LARGEST", "load_weights", "named_globals", "read_checkpoint", "shape_of", "state_of", "weights_of"]
 
@@ -95,17 +97,15 @@ def read_checkpoint(path: Path | str, classes: Iterable[str] = ()) -> Any:  # no
         elif any(fnmatchcase(name, pattern) for pattern in patterns):
             stand_ins.append((plain_class(name), name))
         elif not any(fnmatchcase(name, pattern) for pattern in KNOWN):
-            raise UserError(
-                f"{path}: its pickle names {name}, which no such checkpoint needs; nothing was run. Get the file from "
-                "where you trust it, or save its state dict again"
-            )
+            raise refused(path, name)
+    if kind == "old torch" and any(issubclass(made, Plain) for made, _ in stand_ins if isinstance(made, type)):
+        return read_old_model(path, patterns)
     try:
-        # Old files carry the source of their classes, which torch would compare with that of the stand-ins.
-        with safe_globals(stand_ins), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with safe_globals(stand_ins):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken program may fail in any way
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        lines = [line for line in str(error).splitlines() if line.strip() and "weights_only" not in line]
+        reason = lines[0][:200] if lines else type(error).__name__
         raise UserError(f"{path} is no whole checkpoint of tensors ({reason}); copy it again") from error
 
 
@@ -141,10 +141,10 @@ def _check_archive(archive: zipfile.ZipFile, path: Path) -> None:
         raise UserError(f"{path}: expected {LARGEST / 2**30:.0f} GiB at most, got {size / 2**30:.0f} GiB when unpacked")
 
 
-def _globals(stream: IO[bytes]) -> Iterator[str]:
+def _globals(stream: BufferedIOBase | IO[bytes]) -> Iterator[str]:
     """The globals of one pickle; the stream is left behind its end."""
     texts: list[str] = []
-    for instruction, argument, _ in pickletools.genops(stream):
+    for instruction, argument, _ in pickletools.genops(cast(IO[bytes], stream)):
         if instruction.name in ("GLOBAL", "INST"):
             module, _, name = str(argument).partition(" ")
             yield f"{OLD_MODULES.get(module, module)}.{name}"
@@ -233,15 +233,18 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str, hi
     """Give a module exactly these weights.
 
     Args:
-        model: The module; `num_batches_tracked` may be lacking.
-        weights: By the module's own names.
+        model: The module.
+        weights: By the module's own names; `num_batches_tracked` is passed over.
         where: The file, for errors.
         hint: What is the likely cause if they do not fit.
 
     Raises:
         UserError: Some are missing, left over or of another shape; names them.
     """
-    own = {name: value for name, value in model.state_dict().items() if not name.endswith("num_batches_tracked")}
+    own, weights = (
+        {name: value for name, value in part.items() if not name.endswith("num_batches_tracked")}
+        for part in (model.state_dict(), weights)
+    )
     missing = [name for name in own if name not in weights]
     left = [name for name in weights if name not in own]
     wrong = [

@@ -6,15 +6,16 @@ a name on the list gives a stand-in of ours, any other name ends the reading wit
 
 import pickle
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
-from io import BytesIO
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
+from io import BufferedIOBase, BytesIO
 from pathlib import Path
 from typing import Any
 
 from mmcam.errors import UserError
 from mmcam.importing.files import KINDS, check_size, kind_of
 
-__all__ = ["Plain", "plain_class", "read_pickle"]
+__all__ = ["OLD_MODULES", "Plain", "PlainReader", "plain_class", "read_pickle", "refused"]
 
 
 class Plain:
@@ -74,24 +75,49 @@ NUMBERS = (
 """NumPy's numbers, such as a best score: nothing that an importer reads, so they are passed over."""
 
 
-class _Reader(pickle.Unpickler):
-    def __init__(self, stream: BytesIO, classes: Iterable[str]) -> None:
+class PlainReader(pickle.Unpickler):
+    """Follows a pickle's instructions, with stand-ins for all that it looks up.
+
+    Attributes:
+        refused: Full name of the global at which the reading ended, "" if it was none.
+    """
+
+    def __init__(
+        self, stream: BufferedIOBase, classes: Iterable[str], more: Mapping[str, Callable[..., object]] | None = None
+    ) -> None:
+        """Make a reader.
+
+        Args:
+            stream: The pickle.
+            classes: Patterns of full names that are read as `Plain`.
+            more: Other stand-ins by full name.
+        """
         super().__init__(stream, encoding="latin-1")
         self.refused = ""
-        self._classes = frozenset(classes)
-        self._made: dict[str, Any] = dict(CONTAINERS)
+        self._classes = (*classes, *NUMBERS)
+        self._made: dict[str, Any] = {**CONTAINERS, **(more or {})}
 
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401
+        """Give the stand-in; nothing is ever imported."""
         full = f"{OLD_MODULES.get(module, module)}.{name}"
         if full not in self._made:
-            if not (full in self._classes or f"*.{name}" in self._classes or full in NUMBERS):
+            if not any(fnmatchcase(full, pattern) for pattern in self._classes):
                 self.refused = full
                 raise pickle.UnpicklingError(full)
             self._made[full] = plain_class(full)
         return self._made[full]
 
     def persistent_load(self, pid: object) -> Any:  # noqa: ANN401
+        """Refuse, as plain data refer to nothing outside."""
         raise pickle.UnpicklingError("a reference to something outside the file")
+
+
+def refused(path: Path, name: str) -> UserError:
+    """The error for a file that names a global which is not on the list."""
+    return UserError(
+        f"{path}: its pickle names {name}, which no such file needs; nothing was run. Get the file from where you "
+        "trust it, or save it again as plain data"
+    )
 
 
 OLD_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
@@ -103,8 +129,8 @@ def read_pickle(path: Path | str, classes: Iterable[str] = (), largest: int = 25
 
     Args:
         path: The file.
-        classes: Full names of classes whose objects may stand in it, "argparse.Namespace"; "*.Vocabulary" for a class
-            of that name in any module. They are read as `Plain`: their attributes alone.
+        classes: Patterns of the full names of classes whose objects may stand in it: "argparse.Namespace",
+            "*.Vocabulary". They are read as `Plain`: their attributes alone.
         largest: Of the file, in bytes.
 
     Returns:
@@ -119,14 +145,11 @@ def read_pickle(path: Path | str, classes: Iterable[str] = (), largest: int = 25
     if kind != "pickle":
         raise UserError(f"{path}: expected a Python pickle, got {KINDS[kind]}")
     check_size(path, largest)
-    reader = _Reader(BytesIO(path.read_bytes()), classes)
+    reader = PlainReader(BytesIO(path.read_bytes()), classes)
     try:
         return reader.load()
     except Exception as error:  # a broken program may fail in any way
         if reader.refused:
-            raise UserError(
-                f"{path}: its pickle names {reader.refused}, which no such file needs; nothing was run. Get the file "
-                "from where you trust it, or save it again as plain data"
-            ) from error
+            raise refused(path, reader.refused) from error
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path} is no whole pickle of plain data ({reason}); copy it again") from error

@@ -1,0 +1,1 @@
+"""From other people's captioning checkpoints to models of ours; each module has `convert(files, out)`."""
