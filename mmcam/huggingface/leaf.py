@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map_only
 from mmcam.errors import UserError, unknown
 from mmcam.networks.twin import Call, Nest, Reached, named, stopping, twin
 
-__all__ = ["Repeated", "Run", "Tower"]
+__all__ = ["Repeated", "Run", "Tower", "hollow", "shallow"]
 
 Run = Callable[[Any], Any]
 """What is asked of a model: `lambda model: model(**inputs)`, `lambda model: model.generate(**inputs)`."""
@@ -111,7 +111,7 @@ class Tower:
             def run(*args: object, **kwargs: object) -> Nest:
                 rows[name] = _rows(args, kwargs)
                 output = call(*args, **kwargs)
-                self._forms.setdefault(name, _hollow(output))
+                self._forms.setdefault(name, hollow(output))
                 return output
 
             return run
@@ -124,7 +124,7 @@ class Tower:
                 raise Reached([_first_argument(args, kwargs)[1]])
             rows[self.leaf] = _rows(args, kwargs)
             output = call(*args, **kwargs)
-            self._forms.setdefault(self.leaf, _hollow(output))
+            self._forms.setdefault(self.leaf, hollow(output))
             raise Reached([x for _, x in self._places(output)])
 
         return run
@@ -132,7 +132,7 @@ class Tower:
     def _answering(self, name: str, once: Sequence[Tensor], times: dict[str, int]) -> Callable[[Call], Call]:
         def answer(*args: object, **kwargs: object) -> Nest:
             times["n"] = self._times(name, once, args, kwargs)
-            return _shallow(self._forms[name])
+            return shallow(self._forms[name])
 
         return lambda call: answer
 
@@ -147,7 +147,7 @@ class Tower:
 
         def answer(*args: object, **kwargs: object) -> Nest:
             times["n"] = self._times(self.leaf, once, args, kwargs)
-            output = _shallow(self._forms[self.leaf])
+            output = shallow(self._forms[self.leaf])
             if isinstance(output, Tensor):
                 return leaf()[0].clone()
             for (place, _), tensor in zip(self._places(output), leaf(), strict=True):
@@ -196,7 +196,7 @@ def _rows(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
     return len(_first_argument(args, kwargs)[1])
 
 
-def _hollow(output: Nest) -> Nest:
+def hollow(output: Nest) -> Nest:
     """The same structure without numbers: NaN that takes no memory."""
 
     def empty(x: Tensor) -> Tensor:
@@ -205,7 +205,7 @@ def _hollow(output: Nest) -> Nest:
     return tree_map_only(Tensor, empty, output)
 
 
-def _shallow(output: Nest) -> Nest:
+def shallow(output: Nest) -> Nest:
     """A copy of the structure: callers overwrite fields of what a tower gave."""
     return tree_map_only(Tensor, lambda x: x, output)
 

@@ -1,5 +1,7 @@
 """Models by hub id or folder, with their processors; nothing that they bring is executed unless it is asked for."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,9 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmcam.errors import UserError
+from mmcam.errors import UserError, unknown
 
-__all__ = ["Pair", "pretrained"]
+__all__ = ["Pair", "pretrained", "pretrained_classifier"]
+
+DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 
 @dataclass
@@ -43,23 +47,81 @@ def pretrained(
     Raises:
         UserError: There is no such model, it cannot be loaded, or its repository wants to run code.
     """
-    try:
-        import transformers
-    except ImportError as error:
-        raise UserError("models of Hugging Face need transformers: pip install 'mmcam[hf]'") from error
     common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    try:
+    with _telling(name):
+        import transformers
+
         config = transformers.AutoConfig.from_pretrained(name, **common)
         kind = _model_class(transformers, config)
-        wanted = dtype if dtype == "auto" else getattr(torch, dtype)
-        placed = {} if device_map is None else {"device_map": device_map}
-        model = kind.from_pretrained(name, dtype=wanted, **placed, **common)
+        model = kind.from_pretrained(name, **_form(dtype, device_map), **common)
         processor = _processor(transformers, name, common)
+    return model.eval().requires_grad_(False), processor
+
+
+def pretrained_classifier(
+    name: str,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    dtype: str = "auto",
+    device_map: str | None = None,
+) -> tuple[nn.Module, Any]:
+    """Load an image classifier and its image processor.
+
+    Args:
+        name: A hub id ("google/vit-base-patch16-224") or a folder; this and the others as for `pretrained`.
+        revision: Commit, branch or tag on the hub.
+        trust_remote_code: Let a repository's own code run on this machine.
+        dtype: "auto" (as saved), "float32", "bfloat16", "float16".
+        device_map: As transformers takes it.
+
+    Returns:
+        The model in eval mode, its parameters frozen, and its processor.
+
+    Raises:
+        UserError: There is no such model, it is no image classifier, its head was not trained, it cannot be loaded, or
+            its repository wants to run code.
+    """
+    common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    with _telling(name):
+        import transformers
+
+        config = transformers.AutoConfig.from_pretrained(name, **common)
+        kind = transformers.AutoModelForImageClassification
+        if type(config) not in kind._model_mapping and not getattr(config, "auto_map", None):
+            raise UserError(
+                f"expected an image classifier, got one of kind {config.model_type!r}; for captions and answers there "
+                "are captioning.hf.HFCaptioningTask and vqa.hf.HFVQATask"
+            )
+        model, told = kind.from_pretrained(name, output_loading_info=True, **_form(dtype, device_map), **common)
+        head = [key for key in told["missing_keys"] if not key.startswith(f"{model.base_model_prefix}.")]
+        if head:
+            raise UserError(
+                f"{name!r} is a backbone without a trained head: {', '.join(sorted(head)[:2])} would be random; choose "
+                "a checkpoint that was trained to classify"
+            )
+        processor = transformers.AutoImageProcessor.from_pretrained(name, **common)
+    return model.eval().requires_grad_(False), processor
+
+
+@contextmanager
+def _telling(name: str) -> Iterator[None]:
+    """Turn what transformers raises, many kinds for what a user can mend, into one line."""
+    try:
+        yield
     except UserError:
         raise
-    except Exception as error:  # transformers raises many kinds for what a user can mend
+    except Exception as error:
+        if isinstance(error, ImportError) and error.name == "transformers":
+            raise UserError("models of Hugging Face need transformers: pip install 'mmcam[hf]'") from error
         raise UserError(_told(name, error)) from error
-    return model.eval().requires_grad_(False), processor
+
+
+def _form(dtype: str, device_map: str | None) -> dict[str, Any]:
+    """In which numbers, and where."""
+    if dtype != "auto" and dtype not in DTYPES:
+        raise unknown("dtype", dtype, ("auto", *DTYPES))
+    wanted = dtype if dtype == "auto" else getattr(torch, dtype)
+    return {"dtype": wanted} if device_map is None else {"dtype": wanted, "device_map": device_map}
 
 
 def _model_class(transformers: Any, config: Any) -> Any:  # noqa: ANN401

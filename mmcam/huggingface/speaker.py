@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from mmcam.errors import UserError
 from mmcam.huggingface.families import Family, find
+from mmcam.huggingface.features import METHOD, Features, fallback
 from mmcam.huggingface.grids import Grid, whole_window
 from mmcam.huggingface.inputs import alike, continued, joined, left_aligned, taken_apart
 from mmcam.huggingface.leaf import Run, Tower
@@ -64,16 +65,11 @@ class Speaker:
         Raises:
             UserError: There is no such module.
         """
-        found = family or find(model.config, type(model).__name__)
-        if found is None:
-            raise UserError(f"no row for {model.config.model_type!r}")
+        found = family or find(model.config, type(model).__name__) or fallback(model.config)
         self.model, self.processor, self.family = model, processor, found
         self.tokenizer = tokenizer(processor)
-        own = _named(model, found.leaf)
-        self.layer = layer or own
-        side, fields = (found.side, found.fields) if self.layer == own else ("out", ())
-        towers = [*(found.towers if self.layer == own else ()), *_siblings(model, self.layer)]
-        self._tower = Tower(model, towers, self.layer, side, fields)
+        self._tower = Features(model) if found.leaf == METHOD else _tower(model, found, layer)
+        self.layer = self._tower.leaf
         self._eye = _Eye(self)
         self._proven = False
 
@@ -359,6 +355,14 @@ def _filled(rows: Sequence[Sequence[Window]]) -> Float[Tensor, "b t 4"]:
     """Windows of tiles as a tensor; NaN where a sample has fewer."""
     most = max(len(row) for row in rows)
     return torch.tensor([[*row, *[NAN] * (most - len(row))] for row in rows], dtype=torch.float64)
+
+
+def _tower(model: nn.Module, family: Family, layer: str | None) -> Tower:
+    """The family's cut, or one at another layer of the user's."""
+    own = _named(model, family.leaf)
+    if layer in (None, own):
+        return Tower(model, [*family.towers, *_siblings(model, own)], own, family.side, family.fields)
+    return Tower(model, _siblings(model, layer), layer)
 
 
 def _named(model: nn.Module, name: str) -> str:

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import wraps
 
 import numpy as np
 import pytest
@@ -6,18 +7,24 @@ import torch
 from PIL import Image
 
 from captioning.hf import HFCaptioningTask
-from mmcam import explain
+from mmcam import UserError, explain
+from mmcam.engine import explain_activations
+from mmcam.huggingface.features import Features, fallback
 from mmcam.huggingface.leaf import Tower
 from mmcam.huggingface.task import Generation
 from mmcam.task import Sample
 from tests.huggingface import tiny
+from vqa.hf import HFVQATask
 
 SILENT = ("vilt", "vit", "deit", "swin", "convnext", "resnet", "dinov2")
 SPEAKING = [name for name in tiny.FAMILIES if name not in SILENT]
 pytestmark = [pytest.mark.filterwarnings(w) for w in tiny.UNAVOIDABLE]
 
 
-@pytest.fixture(scope="module", params=SPEAKING)
+ROWLESS = ["llava without a row", "gemma3 without a row", "qwen2.5-vl without a row"]
+
+
+@pytest.fixture(scope="module", params=[*SPEAKING, *ROWLESS])
 def case(request):
     return Case(request.param)
 
@@ -26,10 +33,14 @@ class Case:
     """A tiny model, two pictures of its size, and what it makes of them."""
 
     def __init__(self, name):
+        name, _, rowless = name.partition(" ")
         self.name, self.tiny = name, tiny.build(name)
+        family = fallback(self.tiny.model.config) if rowless else None
         asked = "" if self.tiny.kind == "caption" else "what is left of the dog?"
         longer = "" if self.tiny.kind == "caption" else "what is left of the red dog?"
-        self.task = HFCaptioningTask(self.tiny.model, self.tiny.processor, generation=Generation(length=4))
+        self.task = HFCaptioningTask(
+            self.tiny.model, self.tiny.processor, family=family, generation=Generation(length=4)
+        )
         self.samples = [Sample(picture(self.tiny.size, 0), "a", asked), Sample(picture(self.tiny.size, 1), "b", longer)]
         self.batch = self.task.collate(self.samples)
         with torch.no_grad():
@@ -75,9 +86,32 @@ class Whole(Tower):
         return kept.get("output", output)
 
 
+class WholeFeatures(Features):
+    """The same for models that are cut at a method."""
+
+    def above(self, leaf, run, tapped=""):
+        inner = next(m for m in self.model.modules() if "get_image_features" in vars(type(m)) and m is not self.model)
+        method = inner.get_image_features
+
+        def keep(*args, **kwargs):
+            output = method(*args, **kwargs)
+            tokens = output.pooler_output
+            self.kept = [tokens] if isinstance(tokens, torch.Tensor) else list(tokens)
+            [x.retain_grad() for x in self.kept if x.requires_grad]
+            return output
+
+        inner.get_image_features = wraps(method)(keep)
+        try:
+            return run(self.model)
+        finally:
+            del inner.get_image_features
+
+
 def whole(task):
     """The task's tower, uncut."""
     tower = task.speaker._tower
+    if isinstance(tower, Features):
+        return WholeFeatures(tower.model)
     return Whole(tower.model, tower.towers, tower.leaf, tower.side, tower.fields)
 
 
@@ -153,6 +187,8 @@ def test_batch_is_single(case):
 def test_tower_works_once(case):
     speaker, runs = case.task.speaker, []
     names = [*speaker._tower.towers, *([speaker.layer] if speaker._tower.side == "out" else [])]
+    if speaker.layer == "get_image_features":
+        names = ["model.visual"] if case.name == "qwen2.5-vl" else ["model.vision_tower"]
     hooks = [case.tiny.model.get_submodule(n).register_forward_hook(lambda m, a, o: runs.append(1)) for n in names]
     try:
         explain(case.task, case.task.collate(case.samples))
@@ -197,3 +233,92 @@ def test_what_changes_in_the_picture_moves_the_map_there(case):
             hits += max(abs(found[0] - row), abs(found[1] - column)) <= (case.name == "florence-2")
     assert tries >= 4
     assert hits >= 0.9 * tries, f"{hits} of {tries}"
+
+
+def test_a_layer_on_which_nothing_depends_is_refused():
+    """A hook there would draw an empty map: LLaVA reads the tower's last layer but one."""
+    llava, vilt = tiny.build("llava"), tiny.build("vilt")
+    task = HFCaptioningTask(llava.model, llava.processor, layer="model.vision_tower")
+    with pytest.raises(UserError, match="reads more of its tower than this layer"):
+        task.trunk(task.collate([Sample(picture(llava.size, 0), "a", "what?")]))
+    task = HFVQATask(vilt.model, vilt.processor, layer="vilt.encoder.layer.2")
+    with pytest.raises(UserError, match="choose an earlier layer"):
+        task.trunk(task.collate([Sample(picture(vilt.size, 0), "a", "what?")]))
+
+
+def test_qwen3_without_a_row_is_refused():
+    """Its language model also reads features of layers in between, which the fallback does not know."""
+    qwen = tiny.build("qwen3-vl")
+    task = HFCaptioningTask(qwen.model, qwen.processor, family=fallback(qwen.model.config))
+    with pytest.raises(UserError, match="reads more of its tower"):
+        task.trunk(task.collate([Sample(picture(qwen.size, 0), "a", "what?")]))
+
+
+def test_unknown_layers_name_the_nearest():
+    blip = tiny.build("blip")
+    with pytest.raises(UserError, match=r"vision_model\.encoder\.layers\.1"):
+        HFCaptioningTask(blip.model, blip.processor, layer="vision_model.encoder.layer.1")
+
+
+def test_an_inner_layer_can_be_explained():
+    blip = tiny.build("blip")
+    task = HFCaptioningTask(
+        blip.model, blip.processor, layer="vision_model.encoder.layers.0", generation=Generation(length=3)
+    )
+    (e,) = explain(task, task.collate([Sample(picture(blip.size, 0), "a")]))
+    assert set(e.flags) <= {"", "negative"}
+
+
+@pytest.mark.parametrize("name", ["blip", "llava", "qwen2.5-vl", "git", "vit-gpt2", "llava-next", "blip-vqa"])
+def test_beam_search_runs_the_tower_once(name):
+    built = tiny.build(name)
+    how = Generation(length=4, beam=3)
+    task = HFCaptioningTask(built.model, built.processor, generation=how)
+    asked = "" if built.kind == "caption" else "what is that?"
+    batch = task.collate([Sample(picture(built.size, i), str(i), asked) for i in range(2)])
+    activations, runs, tower = task.trunk(batch), [], task.speaker._tower
+    names = [*tower.towers, *([task.layer] if tower.side == "out" else [])]
+    hooks = [built.model.get_submodule(n).register_forward_hook(lambda m, a, o: runs.append(1)) for n in names]
+    said = task.spoken(activations, batch)
+    [hook.remove() for hook in hooks]
+    assert not runs
+    task.speaker._tower = whole(task)
+    assert said == task.spoken(activations, batch)
+
+
+def test_sampling_is_seeded_and_leaves_the_caller_s_random_numbers_alone():
+    blip = tiny.build("blip")
+    how = [Generation(length=8, sample=True, seed=seed) for seed in (1, 1, 2)]
+    tasks = [HFCaptioningTask(blip.model, blip.processor, generation=one) for one in how]
+    batch = tasks[0].collate([Sample(picture(blip.size, 0), "a")])
+    before = torch.get_rng_state()
+    said = [task.spoken(task.trunk(batch), batch) for task in tasks]
+    assert said[0] == said[1] != said[2]
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_several_questions_share_one_look():
+    llava = tiny.build("llava")
+    task = HFVQATask(llava.model, llava.processor, generation=Generation(length=3))
+    image = picture(llava.size, 0)
+    batch = task.collate([Sample(image, "a", "what is left of the dog?")])
+    other = task.collate([Sample(image, "a", "what is that?")])
+    activations = task.trunk(batch)
+    other.memo.update(batch.memo)
+    alone = task.collate([Sample(image, "a", "what is that?")])
+    targets = task.predict(task.trunk(alone), alone)
+    (shared,) = explain_activations(task, activations, other, targets)
+    (own,) = explain(task, alone, targets)
+    torch.testing.assert_close(shared.signed, own.signed)
+
+
+def test_bfloat16_has_maps_like_float32():
+    (a, b) = (tiny.build("llava") for _ in range(2))
+    b.model.to(torch.bfloat16)
+    maps = []
+    for built in (a, b):
+        task = HFCaptioningTask(built.model, built.processor)
+        batch = task.collate([Sample(picture(built.size, 0), "a", "what?")])
+        (e,) = explain(task, batch, task.given(["a red dog"], batch))
+        maps.append(e.signed.flatten().float())
+    assert torch.cosine_similarity(*maps, dim=0) > 0.95
