@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmcam.errors import unknown
 from mmcam.networks.backbones import Backbone
-from mmcam.networks.layout import find_layout
+from mmcam.networks.layout import Layout, find_layout
 from mmcam.networks.split import Split
 from mmcam.networks.twin import Nest, named
 
@@ -38,6 +38,7 @@ class Cut:
         """
         self._split = Split(model, layer)
         self._prefix = prefix
+        self._layouts: dict[tuple[object, ...], Layout] = {}  # by shapes, as looking through the model takes its time
         self.layer = self._split.layer
 
     def below(self, images: Float[Tensor, "b c x y"]) -> tuple[Float[Tensor, "b k h w"], dict[str, Any]]:
@@ -54,7 +55,11 @@ class Cut:
         """
         output, memo = self._split.below(images)
         size = images.shape[2], images.shape[3]
-        layout = find_layout(output, size, self._split.model, self._prefix, self.layer)
+        shapes = (*output.shape[1:], *size)
+        layout = self._layouts.get(shapes)
+        if layout is None:
+            layout = find_layout(output, size, self._split.model, self._prefix, self.layer)
+            self._layouts[shapes] = layout
         activations, prefix = layout.spread(output)
         return activations, {**memo, "layout": layout, "prefix": prefix}
 

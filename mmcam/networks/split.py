@@ -182,7 +182,8 @@ class Split:
             return waiting.pop() if waiting else self._refuse_reuse()
 
         wrappers = {name: answering(queue) for name, queue in answers.items()}
-        result = twin(self.model, {**wrappers, self.layer: lambda _: answer})(images)
+        wrappers[self.layer] = lambda _: answer
+        result = twin(self.model, wrappers, silent=wrappers)(images)
         if waiting:
             raise UserError(
                 f"layer {self.layer!r} runs below, but is not reached again from there; choose another layer"
@@ -275,7 +276,7 @@ class _Watch(TorchDispatchMode):
 
 
 def _each(tree: Nest, change: Callable[[Nest], Nest], kind: type = Tensor) -> Nest:
-    return tree_map_only(kind, change, tree)
+    return change(tree) if isinstance(tree, kind) else tree_map_only(kind, change, tree)  # most are one tensor
 
 
 def _tensors(tree: Nest) -> list[Tensor]:

@@ -5,7 +5,8 @@ no attribute set, and threads may share a model.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from types import MappingProxyType, MethodType
 from typing import Any
 
@@ -37,17 +38,27 @@ Outputs = list[tuple[str, Nest]]
 """What modules gave, in the order in which they finished; a module that runs twice is there twice."""
 
 
-def twin(root: nn.Module, wrappers: Mapping[str, Callable[[Call], Call]] = MappingProxyType({})) -> nn.Module:
+OWN = frozenset(vars(nn.Module()))
+"""What every module has, methods not among it."""
+
+
+def twin(
+    root: nn.Module,
+    wrappers: Mapping[str, Callable[[Call], Call]] = MappingProxyType({}),
+    silent: Collection[str] = (),
+) -> nn.Module:
     """Copy a module tree in eval mode, and wrap some modules' calls.
 
     Args:
         root: The tree; shares its parameters and buffers with the copy, which has its hooks too.
         wrappers: By name, from the call that computes to the one that shall be made instead.
+        silent: Those that hardly ever compute: what is inside them is only copied when one does.
 
     Returns:
         The copy. Scripted parts are not copied.
     """
     made: dict[int, nn.Module] = {}
+    above = {name[: i + 1] for name in wrappers for i, letter in enumerate(name) if letter == "."}
 
     def copy(module: nn.Module, name: str) -> nn.Module:
         module = plain(module)
@@ -58,21 +69,31 @@ def twin(root: nn.Module, wrappers: Mapping[str, Callable[[Call], Call]] = Mappi
         state.update(module.__dict__, training=False, _compiled_call_impl=None)
         state.update(_parameters=dict(module._parameters), _buffers=dict(module._buffers))
         # Dictionaries of its own: transformers hooks into what it runs, when it runs.
-        state.update({name: state[name].copy() for name in HOOKS})
-        state["_modules"] = {
-            key: child if child is None else copy(child, f"{name}.{key}" if name else key)
-            for key, child in module._modules.items()
-        }
-        for key, value in module.__dict__.items():
+        for key in HOOKS:
+            state[key] = state[key].copy() if state[key] else OrderedDict()
+        call: Call = MethodType(type(new)._call_impl, new)
+        if name in silent and f"{name}." not in above:
+            call = partial(_late, module)
+        elif module._modules:
+            start = f"{name}." if name else ""
+            state["_modules"] = {
+                key: child if child is None else copy(child, start + key) for key, child in module._modules.items()
+            }
+        for key in state.keys() - OWN:
+            value = state[key]
             if type(value) is MethodType and value.__self__ is module:
                 state[key] = MethodType(value.__func__, new)
         if name in wrappers:
-            state["_call_impl"] = wrappers[name](MethodType(type(new)._call_impl, new))
+            state["_call_impl"] = wrappers[name](call)
             # Seeing a hook inside, torch's transformer layers call their parts one by one and not a fused kernel.
             state["_forward_pre_hooks"] = OrderedDict(module._forward_pre_hooks) | {-1: lambda module, arguments: None}
         return new
 
     return copy(root, "")
+
+
+def _late(module: nn.Module, *args: object, **kwargs: object) -> Nest:
+    return twin(module)(*args, **kwargs)
 
 
 def leaving(
@@ -156,7 +177,9 @@ def aliases(module: nn.Module, name: str = "", above: tuple[int, ...] = ()) -> I
 
 def plain(module: nn.Module) -> nn.Module:
     """The user's own module, out of what `torch.compile` and data parallelism put around it."""
-    while not isinstance(module, torch.jit.ScriptModule):
+    while ("module" in module._modules or "_orig_mod" in module._modules) and not isinstance(
+        module, torch.jit.ScriptModule
+    ):
         parallel = isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel)
         inner = module._modules.get("module" if parallel else "_orig_mod")
         if inner is None:

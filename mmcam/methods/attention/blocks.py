@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
 from mmcam.errors import UserError
 
@@ -100,7 +100,7 @@ class Blocks:
 
 @contextmanager
 def giving(module: nn.Module, tokens: Float[Tensor, "b n k"]) -> Iterator[list[int]]:
-    """Let a module give these tokens, whatever it computes; that leaves no graph.
+    """Let a module give these tokens, whatever it computes; that leaves no graph, and is of one sample if it can be.
 
     Args:
         module: Gives tokens, maybe with other things.
@@ -111,9 +111,13 @@ def giving(module: nn.Module, tokens: Float[Tensor, "b n k"]) -> Iterator[list[i
     """
     thread, calls, graph = get_ident(), [], torch.is_grad_enabled()
 
-    def enter(called: nn.Module, given: object) -> None:
-        if get_ident() == thread:
-            torch.set_grad_enabled(False)
+    def enter(called: nn.Module, *arguments: object) -> object:
+        if get_ident() != thread:
+            return None
+        torch.set_grad_enabled(False)
+        if sum(isinstance(x, Tensor) for x in tree_leaves(arguments)) > 1:
+            return None  # a mask might not fit
+        return tree_map_only(Tensor, lambda x: x[:1], arguments)
 
     def leave(called: nn.Module, given: object, output: object) -> object:
         if get_ident() != thread:
@@ -124,7 +128,7 @@ def giving(module: nn.Module, tokens: Float[Tensor, "b n k"]) -> Iterator[list[i
         place = next(i for i, x in enumerate(leaves) if isinstance(x, Tensor))
         return tree_unflatten([tokens if i == place else x for i, x in enumerate(leaves)], form)
 
-    handles = module.register_forward_pre_hook(enter), module.register_forward_hook(leave)
+    handles = module.register_forward_pre_hook(enter, with_kwargs=True), module.register_forward_hook(leave)
     try:
         yield calls
     finally:

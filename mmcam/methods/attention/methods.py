@@ -120,8 +120,8 @@ def legrad(subject: Subject) -> Float[Tensor, "b r h w"]:
     """LeGrad (Bousselham et al., arXiv 2404.03214): see `mmcam.methods.attention.maths.mean_positive_gradient`.
 
     The score of layer l is what the network behind the last block says if all of its tokens are the mean of those after
-    block l. It costs one more forward of that part a layer; so choose an explained layer in the last block or before,
-    or the trunk runs again for every layer.
+    block l; all layers are asked at once. Choose an explained layer in the last block or before, or the trunk runs
+    again for every layer.
 
     Differs from the paper: the mean over the layers is not brought to 0 … 1. Of models with an attention pooling the
     maps are those of the self-attention, where the paper takes the pooling's.
@@ -165,10 +165,16 @@ def _legrad(run: Run) -> Float[Tensor, "b r n"]:
     size = run.attentions[0].shape[2:]
     numbers = [i for i, p in enumerate(run.attentions) if p.shape[2:] == size]
     last = run.blocks.last(numbers)
+    with torch.enable_grad():
+        means = [run.blocks.tokens[i].mean(1) for i in numbers]  # (b, k)
+    # One head for all layers, from their means on; then each block backwards alone, from its mean to its attention.
+    leaf = torch.cat(means).detach().requires_grad_()
+    scores = run.scores_of_means(last, leaf, run.blocks.tokens[numbers[-1]].shape[1])
+    rows = run.rows.repeat(len(numbers), 1, 1)
+    above = torch.cat([gradient for (gradient,) in attention_gradients(scores, [leaf], rows)], 1)  # (l·b, r, k)
     maps = []
-    for i in numbers:
-        scores = run.scores_if_all_were_the_mean(last, run.blocks.tokens[i])
-        found = attention_gradients(scores, run.attentions[i : i + 1], run.rows)
+    for i, mean, gradients in zip(numbers, means, above.split(len(run.rows)), strict=True):
+        found = attention_gradients(mean, run.attentions[i : i + 1], gradients)
         maps.append(torch.cat([mean_positive_gradient(gradient) for (gradient,) in found], 1))
     return torch.stack(maps).mean(0)
 

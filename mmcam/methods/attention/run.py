@@ -70,22 +70,31 @@ class Run:
             self.scores = self._head(self.traced)
         self.rows, self.attentions = self.traced.rows, captured.seen
 
-    def scores_if_all_were_the_mean(self, block: nn.Module, tokens: Float[Tensor, "b n k"]) -> Float[Tensor, "b t"]:
-        """The scores if a block gave n times the mean of these tokens; the trunk runs again only if it is there.
+    def scores_of_means(self, block: nn.Module, means: Float[Tensor, "n k"], count: int) -> Float[Tensor, "n t"]:
+        """The scores if a block gave nothing but one token, many times; the trunk runs again only if it is there.
 
         Args:
-            block: Gives tokens of this shape.
-            tokens: Of this run.
+            block: Gives tokens.
+            means: Such a token for each sample, then a next one for each; at least one each.
+            count: How many tokens the block gives.
 
         Returns:
-            y of all ids, with a graph down to the tokens.
+            y of all ids, with a graph down to the means.
         """
+        everyone = torch.arange(len(self._index), device=self._index.device)
+        copies = everyone.repeat(len(means) // len(everyone))
         with torch.enable_grad():
-            mean = tokens.mean(1, keepdim=True).expand_as(tokens)
-        with giving(block, mean) as calls:
-            scores = self._head(self.traced)
-            if not calls:
-                scores = self._head(self._trunk())
+            tokens = means[:, None].expand(-1, count, -1)
+            activations = self.traced.activations.detach()[copies]
+        with giving(block, tokens) as calls, torch.enable_grad():
+            scores = self.traced.head(activations, copies)
+        if not calls:
+            with torch.enable_grad():
+                parts = []
+                for some in tokens.split(len(everyone)):
+                    with giving(block, some) as calls:
+                        parts.append(self._head(self._trunk()))
+                scores = torch.cat(parts)
         if len(calls) != 1:
             raise UserError(f"expected blocks that run once a forward, the last one ran {len(calls)} times")
         return scores
