@@ -1,7 +1,7 @@
 """Tasks by name, on a device, ready to explain; and one picture explained without a tensor in sight."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from mmcam.errors import UserError, unknown
 from mmcam.explanation import Explanation
 from mmcam.image import read_image
 from mmcam.methods.table import check_method
+from mmcam.networks.cut import at_layer
 from mmcam.task import Sample, Task
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "default_method",
     "explain_image",
     "instantiate",
+    "load_layers",
     "load_task",
     "resolve",
     "weights_sha256",
@@ -54,6 +56,29 @@ def load_task(config: Config, *, device: str = "auto", **overrides: Any) -> Task
     check_weights(task)
     task.method = default_method(config, overrides)
     return task.to(where)
+
+
+def load_layers(config: Config, layers: Sequence[str], *, device: str = "auto", **overrides: Any) -> list[Task]:  # noqa: ANN401
+    """Make the task of a configuration once a layer, all of one model, which is loaded once.
+
+    Tasks that keep no `Cut` or `Trunk` of `mmcam.networks.cut`, as one's own may not, are loaded once a layer.
+
+    Args:
+        config: As for `load_task`, also for the others.
+        layers: Names of layers.
+        device: Where.
+        overrides: Other arguments.
+
+    Returns:
+        The tasks, in order; each runs its own trunk up to its layer.
+    """
+
+    def load(layer: str) -> Task:
+        return load_task(config, device=device, **overrides | {"task.init_args.layer": layer})
+
+    first = load(layers[0])
+    others = ((layer, at_layer(first, layer)) for layer in layers[1:])
+    return [first, *(load(layer) if task is None else task for layer, task in others)]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 import mmcam.cli
+import mmcam.load
 from mmcam.cli import VERBS, main, split_overrides
 from mmcam.config import resolve
 from mmcam.dumps.reader import MapReader
@@ -570,3 +571,24 @@ def test_several_layers_side_by_side_and_fused(folder, capsys):
     assert "--heard: expected one layer, got several" in one_error(capsys)
     assert explain("dog.png", "--layer", "conv1,conv1") == 2
     assert "each once" in one_error(capsys)
+    assert explain("dog.png", "--layer", "conv1", "--fuse", "mean") == 2
+    assert "--fuse mean: expected several layers" in one_error(capsys)
+
+
+def test_several_layers_are_of_one_model(folder, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(mmcam.load, "load_task", lambda *a, **k: loaded.append(0) or load_task(*a, **k))
+    layers = ("features.10", "features.12")
+    command = ("dog.png", "--config", "classification/scenes", "--class", "dog")
+    for layer in layers:
+        assert explain(*command, "--layer", layer, "--out", layer) == 0
+    loaded.clear()
+    assert explain(*command, "--layer", ",".join(layers), "--out", "both") == 0
+    assert len(loaded) == 1
+    both = np.load(folder / "both" / "dog.npy")
+    sizes = set()
+    for maps, layer in zip(both, layers, strict=True):
+        alone = np.load(folder / layer / "dog.npy")[0]
+        sizes.add(alone.shape)
+        assert alone.shape != maps.shape or np.allclose(maps, alone, atol=1e-6)
+    assert both.shape[1:] in sizes

@@ -4,7 +4,8 @@
 the layer gives. `Trunk` is the same for the backbones of captioners and VQA models, whose own cut needs neither.
 """
 
-from typing import Any
+from copy import copy
+from typing import Any, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -15,7 +16,9 @@ from mmcam.networks.layout import Layout, find_layout
 from mmcam.networks.split import Split
 from mmcam.networks.twin import Nest, named
 
-__all__ = ["Cut", "Trunk"]
+__all__ = ["Cut", "Trunk", "at_layer"]
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Cut:
@@ -40,6 +43,10 @@ class Cut:
         self._prefix = prefix
         self._layouts: dict[tuple[object, ...], Layout] = {}  # by shapes, as looking through the model takes its time
         self.layer = self._split.layer
+
+    def at(self, layer: str) -> "Cut":
+        """Cut the same model at another layer."""
+        return Cut(self._split.model, layer, self._prefix)
 
     def below(self, images: Float[Tensor, "b c x y"]) -> tuple[Float[Tensor, "b k h w"], dict[str, Any]]:
         """Run the model up to the layer, without a graph unless the images themselves are differentiated.
@@ -101,6 +108,10 @@ class Trunk:
             self._cut = Cut(whole, meant[0])
             self.layer = self._cut.layer
 
+    def at(self, layer: str) -> "Trunk":
+        """Explain the same backbone at another layer."""
+        return Trunk(self._backbone, layer)
+
     def below(self, images: Float[Tensor, "b c x y"]) -> tuple[Float[Tensor, "b k h w"], dict[str, Any]]:
         """Run the trunk up to the layer.
 
@@ -120,6 +131,28 @@ class Trunk:
     ) -> tuple[Float[Tensor, "b l x y"], dict[str, Any]]:
         """Go on from the layer to the trunk's last map and memo, which the heads are made for."""
         return (activations, memo) if self._cut is None else self._cut.above(activations, memo)
+
+
+def at_layer(task: M, layer: str) -> M | None:
+    """The same task at another layer, with the same modules: nothing is loaded again.
+
+    Args:
+        task: Keeps one `Cut` or `Trunk`, and the layer's name in `layer`; not changed.
+        layer: As for `Cut` or `Trunk`.
+
+    Returns:
+        The other task; None if this one keeps no cut, or several.
+
+    Raises:
+        UserError: There is no such layer.
+    """
+    cuts = {name: value for name, value in vars(task).items() if isinstance(value, Cut | Trunk)}
+    if len(cuts) != 1:
+        return None
+    ((name, cut),) = cuts.items()
+    other, new = copy(task), cut.at(layer)
+    vars(other).update({name: new, "layer": new.layer})
+    return other
 
 
 class _Whole(nn.Module):

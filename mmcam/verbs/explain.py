@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from mmcam.dumps.store import MapWriter
     from mmcam.explanation import Explanation
-    from mmcam.task import Sample, Targets, Task
+    from mmcam.task import Batch, Sample, Targets, Task
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Explain the pictures, and report those that could not be read."""
-    from mmcam.load import default_config, load_task
+    from mmcam.load import default_config, load_layers, load_task
     from mmcam.task import Task
 
     text, questions = text_of(arguments), arguments.question or [""]
@@ -107,10 +107,13 @@ def run(arguments: Namespace) -> int:
     phrases = Phrases(arguments.words or [])
     done = 0
     if asked:
-        layers = by_layer(overrides)
-        if arguments.heard and len(layers) > 1:
+        layers = several(overrides)
+        if arguments.heard and layers:
             raise UserError("--heard: expected one layer, got several; the words heard do not depend on the layer")
-        tasks = [load_task(config, **{"device": arguments.device, **more}) for more in layers]
+        if arguments.fuse != "beside" and not layers:
+            raise UserError(f"--fuse {arguments.fuse}: expected several layers to fuse, such as --layer layer3,layer4")
+        where = {"device": arguments.device, **overrides}
+        tasks = load_layers(config, layers, **where) if layers else [load_task(config, **where)]
         task = tasks[0]
         with ExitStack() as stack:
             maps = None
@@ -251,30 +254,30 @@ def explain_batch(
         explanations = with_words(explanations, task, activations, batch, targets)
     ids = targets.row_ids()
     if others:
-        layers = [explanations, *(at_layer(other, samples, targets, method) for other in others)]
+        layers = [explanations, *(at_other(other, batch, targets, method) for other in others)]
         joined = [beside(maps) if how == "beside" else fuse(maps, how) for maps in zip(*layers, strict=True)]
         repeats = len(layers) if how == "beside" else 1
         explanations, ids = joined, [[i for i in row for _ in range(repeats)] for row in ids]
     return [Explained(*each) for each in zip(explanations, ids, said, strict=True)]
 
 
-def by_layer(overrides: dict[str, Any]) -> list[dict[str, Any]]:
-    """The overrides once a layer of `--layer layer3,layer4`; the layers' names must differ."""
+def several(overrides: dict[str, Any]) -> list[str]:
+    """The layers of `--layer layer3,layer4`, whose names must differ; none if it is one or the configuration's own."""
     layers = str(overrides.get("task.init_args.layer", "")).replace(" ", "").split(",")
     if len(layers) == 1:
-        return [overrides]
+        return []
     if "" in layers or len(set(layers)) < len(layers):
         raise UserError(f"--layer: expected layers, each once, with commas between; got {', '.join(layers)}")
-    return [overrides | {"task.init_args.layer": layer} for layer in layers]
+    return layers
 
 
-def at_layer(task: "Task", samples: "Sequence[Sample]", targets: "Targets", method: str) -> "list[Explanation]":
-    """Explain the same words at another layer: the task is the same model, cut there."""
+def at_other(task: "Task", batch: "Batch", targets: "Targets", method: str) -> "list[Explanation]":
+    """Explain the same words at another layer: the task is the same model, cut there. Shared are pictures and words."""
     import torch
 
     from mmcam.engine import check, explain_activations
 
-    batch = task.collate(samples).to(task.device)
+    batch = replace(batch, memo={})
     with torch.no_grad():
         activations = task.trunk(batch)
     check(activations, batch, task.layer)
@@ -353,9 +356,12 @@ def _writer(arguments: Namespace, config: str, overrides: dict, task: "Task", fi
     from mmcam.load import resolve, weights_sha256
     from mmcam.task import Task
 
+    layers = several(overrides)
+    if layers:
+        overrides = overrides | {"task.init_args.layer": layers[0]}
     return MapWriter(
         arguments.out / "maps.h5",
-        config={"task": resolve(config, "task", Task, by_layer(overrides)[0])},
+        config={"task": resolve(config, "task", Task, overrides)},
         layer=first.explanation.layer,
         methods=(first.explanation.method,),
         weights_sha256=weights_sha256(task),
