@@ -1,0 +1,140 @@
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from captioning.hf import HFCaptioningTask
+from captioning.hf_scenes import KINDS, FewKinds, HFScenesRecipe, build, vocabulary
+from mmcam import explain
+from mmcam.checkpoint import save_model
+from mmcam.errors import UserError
+from mmcam.huggingface.task import Generation
+from mmcam.scenes.language import captions, is_true
+from mmcam.training import train
+
+CPU = torch.device("cpu")
+SMALL = {"width": 32, "layers": 1, "patch": 24}
+BOTH = pytest.mark.parametrize("kind", ["vision-encoder-decoder", "llava"])
+
+
+def recipe(kind="vision-encoder-decoder", **options):
+    fixed = {"epochs": 2, "pictures": 32, "batch_size": 16, "judged": 4, "options": SMALL}
+    return HFScenesRecipe(kind, **{**fixed, **options})
+
+
+def made(kind):
+    torch.manual_seed(0)
+    return build(kind, **SMALL).eval()
+
+
+def test_one_or_two_things_of_different_kinds():
+    world = FewKinds("test", 60, seed=7)
+    found = [[thing.kind for thing in world.scene(i).things] for i in range(60)]
+    assert {len(row) for row in found} == {1, 2}
+    assert all(len(set(row)) == len(row) and set(row) <= set(KINDS) for row in found)
+    assert world.scene(3) == FewKinds("test", 60, seed=7).scene(3)
+    assert world.scene(3) != FewKinds("train", 60, seed=7).scene(3) != FewKinds("train", 60, seed=8).scene(3)
+    pairs = FewKinds("test", 60, kinds=["dog", "cat"], least=2)
+    assert all(sorted(t.kind for t in pairs.scene(i).things) == ["cat", "dog"] for i in range(60))
+
+
+def test_refuses_kinds_that_are_none():
+    with pytest.raises(UserError, match="elephant"):
+        FewKinds(kinds=["elefant", "dog"])
+    with pytest.raises(UserError, match="two kinds at least"):
+        FewKinds(kinds=["dog"])
+    with pytest.raises(UserError, match="llava"):
+        build("lava")
+
+
+def test_every_caption_can_be_said():
+    world = FewKinds("test", 300)
+    texts = [captions(world.scene(i), 1)[0] for i in range(300)]
+    words = {word for text in texts for word in text.words}
+    assert words <= set(vocabulary())
+    assert words >= {"a", "and", "above", "left", *KINDS}
+    assert all(is_true(text.words, world.scene(i)) for i, text in enumerate(texts))
+
+
+@BOTH
+def test_learns_the_very_text_that_is_explained(kind):
+    """What training makes probable is the score of the adapter: same marks, same prompt, same places."""
+    pupil, world = made(kind), FewKinds("test", 12, seed=1)
+    maker = recipe(kind)
+    maker._pupil = pupil
+    numbers = [i for i in range(12) if len(captions(world.scene(i), 1)[0].words) in (2, 5)][:4]
+    texts = [captions(world.scene(i), 1)[0].text for i in numbers]
+    assert len({len(text.split()) for text in texts}) == 2
+    samples = [world.sample(i) for i in numbers]
+    pixels, ids = maker.collate([(s.image, text) for s, text in zip(samples, texts, strict=True)])
+    task = HFCaptioningTask(pupil.model, pupil.processor)
+    with torch.no_grad():
+        logs = pupil(pixels, ids).log_softmax(-1).gather(2, ids[..., None])[..., 0]
+        batch = task.collate(samples)
+        targets = task.given(texts, batch)
+        scores = task.scores(task.trunk(batch), batch, targets)
+    assert [list(row) for row in targets.words] == [text.split() for text in texts]
+    for row, (mine, theirs) in enumerate(zip(logs, scores, strict=True)):
+        count = len(texts[row].split())
+        torch.testing.assert_close(mine[:count], theirs[:count], atol=1e-5, rtol=1e-5)
+        assert ids[row, count] == pupil.tokenizer.eos_token_id
+
+
+@BOTH
+def test_loss_goes_down_in_twenty_steps(kind):
+    torch.manual_seed(0)
+    maker = recipe(kind)
+    pupil = maker.build()
+    data = maker.examples(pupil, CPU)
+    batch = maker.collate([data[i] for i in range(16)])
+    optimiser = torch.optim.AdamW(pupil.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(20):
+        optimiser.zero_grad()
+        loss = maker.loss(pupil, batch)
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(torch.tensor(len(vocabulary())).log().item(), abs=0.2)  # knows nothing
+    assert losses[-1] < losses[0] - 1
+
+
+@BOTH
+def test_resumed_is_uninterrupted(kind, tmp_path):
+    whole = train(recipe(kind), tmp_path / "whole", CPU)
+    parts = train(recipe(kind), tmp_path / "parts", CPU, stop_after=1)
+    assert not (parts / "model.safetensors").exists()
+    train(recipe(kind), parts, CPU)
+    a, b = (load_file(folder / "model.safetensors") for folder in (whole, parts))
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    # and the folder is a checkpoint of transformers, which explains itself
+    task = HFCaptioningTask(str(parts), generation=Generation(length=4))
+    sample = FewKinds("test", 1).sample(0)
+    (explanation,) = explain(task, task.collate([sample]))
+    assert explanation.size == (96, 96)
+    assert explanation.window == pytest.approx((0, 0, 96, 96), abs=0.1)
+
+
+def test_epochs_have_other_pictures():
+    maker = recipe()
+    data = maker.examples(maker.build(), CPU)
+    first = [data[i][1] for i in range(8)]
+    maker.begin(torch.nn.Module(), 2)
+    assert [data[i][1] for i in range(8)] != first
+    maker.begin(torch.nn.Module(), 1)
+    assert [data[i][1] for i in range(8)] == first
+
+
+def test_llava_takes_over_a_trained_tower(tmp_path):
+    trained = made("vision-encoder-decoder")
+    save_model(trained, tmp_path)
+    pupil = recipe("llava", start=str(tmp_path)).build()
+    theirs, mine = trained.tower.state_dict(), pupil.tower.state_dict()
+    assert theirs.keys() == mine.keys()
+    assert all(torch.equal(theirs[name], mine[name]) for name in theirs)
+    with pytest.raises(UserError, match="of other options"):
+        recipe("llava", start=str(tmp_path), options={**SMALL, "patch": 12}).build()
+    with pytest.raises(UserError, match="expected the folder"):
+        recipe("llava", start=str(tmp_path / "none")).build()
+    with pytest.raises(UserError, match="are none of a tiny model's"):
+        recipe(options={"depth": 3}).build()
