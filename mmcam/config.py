@@ -18,10 +18,11 @@ import re
 from argparse import ArgumentError
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from dataclasses import is_dataclass
 from importlib import import_module
 from inspect import isabstract
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast, get_args, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
@@ -123,7 +124,7 @@ def instantiate(config: Config, section: str, base: type[T], overrides: Mapping[
         UserError: The section, a class or a key is unknown, or a value has the wrong type.
     """
     cls, values, more = _parse(config, section, base, overrides or {})
-    return cls(**_make(values.as_dict()), **more)
+    return cls(**_grouped(cls, _make(values.as_dict())), **more)
 
 
 def resolve(config: Config, section: str, base: type, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -262,7 +263,7 @@ def _check(cls: type, arguments: object, where: str) -> ArgumentParser:
         raise UserError(f"{where}: expected the arguments of {cls.__qualname__} by name, got {arguments!r}")
     parser = ArgumentParser(exit_on_error=False, add_help=False)
     parser.add_class_arguments(cls, None, fail_untyped=False)
-    known = {*parser.get_defaults().keys()}
+    known = {name.partition(".")[0] for name in parser.get_defaults().keys()}  # noqa: SIM118 (a Namespace)
     for name, value in arguments.items():
         if name not in known:
             raise unknown(f"key of {where}", str(name), known)
@@ -295,6 +296,20 @@ def _make(value: Any) -> Any:  # noqa: ANN401
     if type(value) in (list, tuple):
         return type(value)(_make(inner) for inner in value)
     return value
+
+
+def _grouped(cls: type, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Make dataclasses of the arguments that are annotated so, such as `source: {revision: …}`."""
+    if not any(type(value) is dict for value in arguments.values()):
+        return arguments
+    hints = get_type_hints(cls.__init__)
+    made = dict(arguments)
+    for name, value in arguments.items():
+        hint = hints.get(name)
+        kinds = [kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and is_dataclass(kind)]
+        if kinds and type(value) is dict:
+            made[name] = kinds[0](**value)
+    return made
 
 
 def _plain(value: object) -> object:

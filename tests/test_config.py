@@ -1,11 +1,18 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import yaml
+from PIL import Image
 
+from mmcam.cli import main
 from mmcam.config import import_class, instantiate, one_line, read_config, resolve
 from mmcam.errors import UserError
+from mmcam.huggingface.families import FAMILIES, find
+from mmcam.load import default_method
+from mmcam.resources import shipped_configs
+from mmcam.task import Task
 
 HERE = __name__
 
@@ -46,6 +53,13 @@ class Unmakable(Base): ...
 class Plain:
     epochs: int = 3
     names: list[str] | None = None
+
+
+class Grouped(Base):
+    def __init__(self, plain: Plain | None = None, sure: Plain = Plain(1), more: dict[str, int] | None = None):
+        self.plain, self.sure, self.more = plain, sure, more
+
+    def work(self): ...
 
 
 def config(**init):
@@ -123,6 +137,15 @@ def test_the_class_may_be_overridden():
 def test_a_section_without_class_is_the_base_itself():
     assert instantiate({"train": {"epochs": 5}}, "train", Plain, {"train.names": "[a, b]"}) == Plain(5, ["a", "b"])
     assert instantiate({"task": {}}, "train", Plain) == Plain()
+
+
+def test_groups_of_values_are_the_dataclasses_that_are_asked_for():
+    written = {"class_path": f"{HERE}.Grouped", "init_args": {"plain": {"epochs": 5}, "more": {"a": 1}}}
+    made = instantiate({"task": written}, "task", Base, {"plain.names": "[x]", "sure.epochs": "7"})
+    assert (made.plain, made.sure, made.more) == (Plain(5, ["x"]), Plain(7), {"a": 1})
+    assert instantiate({"task": {"class_path": f"{HERE}.Grouped"}}, "task", Base).plain is None
+    with pytest.raises(UserError, match=r"task.init_args: plain: .*'epoch"):
+        instantiate({"task": {"class_path": f"{HERE}.Grouped", "init_args": {"plain": {"epoch": 3}}}}, "task", Base)
 
 
 def test_resolved_has_every_default_and_no_objects():
@@ -213,3 +236,81 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
 
 def test_one_line():
     assert one_line("a\n  - b: <class 'int'>\n  Given value: 3\n\n c") == "a b: int c"
+
+
+# What the published configurations say: the kind, and the class that the weights were saved from.
+KINDS = {
+    "Salesforce/blip-image-captioning-base": ("blip", "BlipForConditionalGeneration"),
+    "Salesforce/blip-image-captioning-large": ("blip", "BlipForConditionalGeneration"),
+    "Salesforce/blip-vqa-base": ("blip", "BlipForQuestionAnswering"),
+    "Salesforce/blip2-opt-2.7b": ("blip-2", "Blip2ForConditionalGeneration"),
+    "Salesforce/instructblip-flan-t5-xl": ("instructblip", "InstructBlipForConditionalGeneration"),
+    "nlpconnect/vit-gpt2-image-captioning": ("vision-encoder-decoder", "VisionEncoderDecoderModel"),
+    "microsoft/git-base-coco": ("git", "GitForCausalLM"),
+    "microsoft/git-base-vqav2": ("git", "GitForCausalLM"),
+    "llava-hf/llava-1.5-7b-hf": ("llava", "LlavaForConditionalGeneration"),
+    "llava-hf/llava-v1.6-mistral-7b-hf": ("llava_next", "LlavaNextForConditionalGeneration"),
+    "llava-hf/llava-onevision-qwen2-0.5b-ov-hf": ("llava_onevision", "LlavaOnevisionForConditionalGeneration"),
+    "google/paligemma-3b-mix-224": ("paligemma", "PaliGemmaForConditionalGeneration"),
+    "google/gemma-3-4b-it": ("gemma3", "Gemma3ForConditionalGeneration"),
+    "Qwen/Qwen2-VL-2B-Instruct": ("qwen2_vl", "Qwen2VLForConditionalGeneration"),
+    "Qwen/Qwen2.5-VL-3B-Instruct": ("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration"),
+    "Qwen/Qwen3-VL-4B-Instruct": ("qwen3_vl", "Qwen3VLForConditionalGeneration"),
+    "HuggingFaceTB/SmolVLM-256M-Instruct": ("idefics3", "Idefics3ForConditionalGeneration"),
+    "OpenGVLab/InternVL3-1B-hf": ("internvl", "InternVLForConditionalGeneration"),
+    "florence-community/Florence-2-base": ("florence2", "Florence2ForConditionalGeneration"),
+    "microsoft/kosmos-2-patch14-224": ("kosmos-2", "Kosmos2ForConditionalGeneration"),
+    "google/pix2struct-textcaps-base": ("pix2struct", "Pix2StructForConditionalGeneration"),
+    "meta-llama/Llama-3.2-11B-Vision-Instruct": ("mllama", "MllamaForConditionalGeneration"),
+    "dandelin/vilt-b32-finetuned-vqa": ("vilt", "ViltForQuestionAnswering"),
+    "google/vit-base-patch16-224": ("vit", "ViTForImageClassification"),
+    "facebook/deit-base-distilled-patch16-224": ("deit", "DeiTForImageClassificationWithTeacher"),
+    "microsoft/swin-tiny-patch4-window7-224": ("swin", "SwinForImageClassification"),
+    "facebook/convnext-tiny-224": ("convnext", "ConvNextForImageClassification"),
+    "microsoft/resnet-50": ("resnet", "ResNetForImageClassification"),
+    "facebook/dinov2-small-imagenet1k-1-layer": ("dinov2", "Dinov2ForImageClassification"),
+}
+HF = [name for name in shipped_configs() if "/hf/" in name]
+
+
+@pytest.mark.parametrize("name", HF)
+def test_a_hub_model_is_named_by_id_and_revision_and_its_kind_is_known(name):
+    transformers = pytest.importorskip("transformers")
+    section = resolve(name, "task", Task)  # class path, names and types of all arguments
+    arguments = section["init_args"]
+    kind, class_name = KINDS[arguments["model"]]
+    assert arguments["source"]["revision"]
+    assert not arguments["source"]["trust_remote_code"]
+    assert hasattr(transformers, class_name)
+    assert default_method(name)
+    if name.startswith("classification/"):
+        mapping = transformers.AutoModelForImageClassification._model_mapping
+        assert kind in {config.model_type for config in mapping}
+        return
+    row = find(SimpleNamespace(model_type=kind), class_name)
+    assert row is not None
+    if row.opening == "none":
+        assert not arguments.get("prompt")
+    if row.speech == "classes":
+        assert section["class_path"] == "vqa.hf.HFVQATask"
+    assert "{question}" in arguments.get("asked", "{question}")
+
+
+def test_every_family_has_a_configuration():
+    said = {KINDS[read_config(name)["task"]["init_args"]["model"]][0] for name in HF}
+    missing = [row.kinds for row in FAMILIES if not said & {*row.kinds}]
+    assert missing == []
+
+
+@pytest.mark.parametrize(
+    "name", ["captioning/hf/blip_base", "vqa/hf/vilt_b32_finetuned_vqa", "classification/hf/vit_base"]
+)
+def test_a_model_that_is_not_on_this_machine_is_one_line_with_the_way_out(name, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("transformers")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    model = read_config(name)["task"]["init_args"]["model"]
+    assert main(["explain", str(tmp_path / "a.png"), "--config", name, "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"mmcam explain: '{model}' is not on this machine")
+    assert f"run 'hf download {model}' once with a network, or give the model's folder" in line

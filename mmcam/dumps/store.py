@@ -272,7 +272,8 @@ class MapWriter:
                     )
                 if tuple(e.signed.shape[1:]) != expected:
                     raise UserError(
-                        f"{self.path} holds maps of {expected}, got {tuple(e.signed.shape[1:])}; write another file"
+                        f"{self.path} holds maps of {expected}, got {tuple(e.signed.shape[1:])}; write another file, "
+                        "or bring all to one size: of Hugging Face's models --task.init_args.grid='[24, 24]'"
                     )
         self._new([e.id for e in first])
 

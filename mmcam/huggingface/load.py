@@ -13,6 +13,7 @@ from mmcam.errors import UserError, unknown
 
 __all__ = ["Pair", "pretrained", "pretrained_classifier"]
 
+LONGEST = 300  # letters of somebody else's message
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 
@@ -151,10 +152,19 @@ def _processor(transformers: Any, name: str, common: dict[str, Any]) -> Any:  # 
 
 
 def _told(name: str, error: Exception) -> str:
-    text = " ".join(str(error).split())[:300]
-    if "trust_remote_code" in text:
+    import huggingface_hub
+
+    whole = " ".join(str(error).split())
+    if "trust_remote_code" in whole or "custom code" in whole:
         return f"{name!r} wants to run code of its own here; read it, and set trust_remote_code: true if you agree"
+    text = whole if len(whole) <= LONGEST else f"{whole[:LONGEST]} …"
     if isinstance(error, ImportError):
         return f"{name!r} needs another package: {text}"
-    where = "the folder" if Path(name).exists() else "the hub, or what was downloaded before,"
-    return f"{name!r} could not be loaded from {where}: {type(error).__name__}: {text}; give a hub id or a folder"
+    if Path(name).exists():
+        return f"{name!r} could not be loaded from the folder: {type(error).__name__}: {text}; give one that is whole"
+    if huggingface_hub.constants.HF_HUB_OFFLINE and isinstance(error, OSError):
+        return (
+            f"{name!r} is not on this machine, and HF_HUB_OFFLINE keeps it from being fetched; "
+            f"run 'hf download {name}' once with a network, or give the model's folder"
+        )
+    return f"{name!r} could not be loaded from the hub: {type(error).__name__}: {text}; give a hub id or a folder"
