@@ -149,9 +149,9 @@ def by_word(work: Work, frugal: bool) -> Tensor:
 def log_probabilities(work: Work) -> Tensor:
     """Of the caption's words, by the model itself."""
     ids, model = work.targets.ids, work.task.model
-    start = ids.new_full((1, 1), 2)
+    start = work.batch.inputs.get("input_ids", ids.new_full((1, 1), 2))
     before = torch.cat([start, ids[:, :-1]], 1)
-    name = "input_ids" if type(model).__name__.startswith("Blip") else "decoder_input_ids"
+    name = "input_ids" if "input_ids" in work.batch.inputs else "decoder_input_ids"
     logits = model(pixel_values=work.batch.images, **{name: before}).logits
     return logits.log_softmax(-1).gather(2, ids[..., None])[..., 0]
 

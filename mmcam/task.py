@@ -215,6 +215,10 @@ class Task(nn.Module, ABC):
         """
         return list(maps)
 
+    def blank(self, batch: Batch) -> Batch:
+        """The same samples before a blank picture of the mean colour, which networks get as zeros."""
+        return replace(batch, images=torch.zeros_like(batch.images), memo={})
+
     def heard(self, batch: Batch, targets: Targets) -> Heard:
         """Say which words the scores hear, and embed them; called without a graph.
 

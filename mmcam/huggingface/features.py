@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mmcam.errors import UserError
 from mmcam.huggingface.families import Family
 from mmcam.huggingface.grids import Grid, Packed, Raster
-from mmcam.huggingface.leaf import Repeated, Run, hollow, shallow
+from mmcam.huggingface.leaf import NONE, Repeated, Run, Wrappers, hollow, shallow
 from mmcam.networks.twin import Nest, Reached, twin
 
 __all__ = ["METHOD", "Features", "fallback"]
@@ -63,7 +63,7 @@ class Features:
             return [tokens] if isinstance(tokens, Tensor) else list(tokens)
         raise UserError(f"{type(self.model).__name__} does not call {METHOD} for these inputs; give family=")
 
-    def above(self, leaf: Repeated, run: Run, tapped: str = "") -> Nest:
+    def above(self, leaf: Repeated, run: Run, tapped: str = "", others: Wrappers = NONE) -> Nest:
         """Run the rest, on other tokens of pictures."""
 
         def answer(*args: object, **kwargs: object) -> Nest:
@@ -72,10 +72,10 @@ class Features:
             output["pooler_output"] = tokens[0] if isinstance(output.pooler_output, Tensor) else tuple(tokens)
             return output
 
-        return run(self._twin(lambda call: answer))
+        return run(self._twin(lambda call: answer, others))
 
-    def _twin(self, wrap: Any) -> nn.Module:  # noqa: ANN401
-        other = twin(self.model)
+    def _twin(self, wrap: Any, others: Wrappers = NONE) -> nn.Module:  # noqa: ANN401
+        other = twin(self.model, others)
         for module in other.modules():
             if hasattr(module, METHOD):
                 method = getattr(module, METHOD)

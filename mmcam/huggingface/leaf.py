@@ -8,6 +8,7 @@ All else that the tower gives is NaN in the runs above, so that a forward which 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -17,10 +18,12 @@ from torch.utils._pytree import tree_map_only
 from mmcam.errors import UserError, unknown
 from mmcam.networks.twin import Call, Nest, Reached, named, stopping, twin
 
-__all__ = ["Repeated", "Run", "Tower", "hollow", "shallow"]
+__all__ = ["NONE", "Repeated", "Run", "Tower", "Wrappers", "hollow", "shallow"]
 
 Run = Callable[[Any], Any]
 """What is asked of a model: `lambda model: model(**inputs)`, `lambda model: model.generate(**inputs)`."""
+Wrappers = Mapping[str, Callable[[Call], Call]]
+NONE: Wrappers = MappingProxyType({})
 Repeated = Callable[[int], Sequence[Tensor]]
 """The leaf's tensors with every sample n times in a row."""
 
@@ -84,20 +87,21 @@ class Tower:
             return reached.output
         raise UserError(f"layer {self.leaf!r} does not run for these inputs; choose another one")
 
-    def above(self, leaf: Repeated, run: Run, tapped: str = "") -> Nest:
+    def above(self, leaf: Repeated, run: Run, tapped: str = "", others: Wrappers = NONE) -> Nest:
         """Run the rest; with a graph where grad mode is on. May be called any number of times, after `below`.
 
         Args:
             leaf: In place of the leaf's tensors, for every sample so many times: beam search repeats its inputs.
             run: What is asked.
             tapped: Name of a module whose output is wanted, and not the model's.
+            others: Calls of other modules that shall be other ones, by name.
 
         Returns:
             What the run, or the tapped module, gives.
         """
         once = leaf(1)
         times = {"n": 1}
-        wrappers: dict[str, Callable[[Call], Call]] = {n: self._answering(n, once, times) for n in self.towers}
+        wrappers = {**others, **{name: self._answering(name, once, times) for name in self.towers}}
         wrappers[self.leaf] = self._given(lambda: once if times["n"] == 1 else leaf(times["n"]), once, times)
         if tapped:
             wrappers[tapped] = stopping

@@ -24,7 +24,7 @@ from mmcam.huggingface.families import Family, find
 from mmcam.huggingface.features import METHOD, Features, fallback
 from mmcam.huggingface.grids import Grid, whole_window
 from mmcam.huggingface.inputs import alike, continued, joined, left_aligned, taken_apart
-from mmcam.huggingface.leaf import Run, Tower
+from mmcam.huggingface.leaf import NONE, Run, Tower, Wrappers
 from mmcam.huggingface.prompts import OPENINGS, tokenizer
 from mmcam.huggingface.vilt import patches, seeded
 from mmcam.huggingface.windows import NOWHERE, windows
@@ -150,7 +150,13 @@ class Speaker:
             if logits.requires_grad:
                 # Weighted, since softmax and norms may make a plain sum constant.
                 weights = torch.linspace(-1, 1, logits.numel(), device=logits.device).view_as(logits).square()
-                (gradient,) = torch.autograd.grad((logits.float() * weights).sum(), first, allow_unused=True)
+                try:
+                    (gradient,) = torch.autograd.grad((logits.float() * weights).sum(), first, allow_unused=True)
+                except (NotImplementedError, RuntimeError) as error:
+                    raise UserError(
+                        f"{type(self.model).__name__} cannot be differentiated: {' '.join(str(error).split())[:200]}; "
+                        "load it without quantisation"
+                    ) from error
         if not bool(torch.isfinite(logits.detach()).all()):
             raise UserError(
                 f"cut at {self.layer!r}, {type(self.model).__name__} reads more of its tower than this layer, or gives "
@@ -209,7 +215,12 @@ class Speaker:
         return _one_more(inputs, next(iter(self.ends))) if self.family.opening == "blip" else inputs
 
     def logs(
-        self, activations: Float[Tensor, "b k h w"], batch: Batch, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"]
+        self,
+        activations: Float[Tensor, "b k h w"],
+        batch: Batch,
+        ids: Int[Tensor, "b t"],
+        mask: Bool[Tensor, "b t"],
+        others: Wrappers = NONE,
     ) -> Float[Tensor, "b t v"]:
         """Compute log p(token | picture, prompt, tokens before) for all tokens, in float32 at least.
 
@@ -218,22 +229,28 @@ class Speaker:
             batch: The samples.
             ids: The answers, padded on the right.
             mask: Which of them are real.
+            others: Calls of modules that shall be other ones, by name; see `mmcam.huggingface.hearing`.
 
         Returns:
             Log-probabilities of all tokens of the vocabulary at each of the answers'.
         """
-        logits = self.logits(activations, batch, ids, mask)
+        logits = self.logits(activations, batch, ids, mask, others)
         return logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
     def logits(
-        self, activations: Float[Tensor, "b k h w"], batch: Batch, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"]
+        self,
+        activations: Float[Tensor, "b k h w"],
+        batch: Batch,
+        ids: Int[Tensor, "b t"],
+        mask: Bool[Tensor, "b t"],
+        others: Wrappers = NONE,
     ) -> Float[Tensor, "b t v"]:
         """Compute the scores before softmax; see `logs`."""
         if self.family.alike:
             groups = list(self._alike(batch))
             found = [self._logits(activations[i], some, ids[i], mask[i]) for i, some in groups]
             return torch.cat(found)[torch.cat([i for i, _ in groups]).argsort()]
-        return self._logits(activations, batch, ids, mask)
+        return self._logits(activations, batch, ids, mask, others)
 
     def _alike(self, batch: Batch) -> Iterator[tuple[Int[Tensor, " n"], Batch]]:
         for index, text in alike(batch.inputs):
@@ -241,7 +258,12 @@ class Speaker:
             yield index, replace(chosen, inputs={**chosen.inputs, **text})
 
     def _logits(
-        self, activations: Float[Tensor, "b k h w"], batch: Batch, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"]
+        self,
+        activations: Float[Tensor, "b k h w"],
+        batch: Batch,
+        ids: Int[Tensor, "b t"],
+        mask: Bool[Tensor, "b t"],
+        others: Wrappers = NONE,
     ) -> Float[Tensor, "b t v"]:
         inputs = dict(batch.inputs) | self._pixels(batch)
         filler = torch.where(mask, ids, self.pad)
@@ -253,7 +275,7 @@ class Speaker:
         length, options = inputs["input_ids"].shape[1], {}
         if "logits_to_keep" in inspect.signature(self.model.forward).parameters:
             options["logits_to_keep"] = length - int(places.min())
-        logits = self._answered(activations, batch, {**taken_apart(inputs, self._dtype), **options})
+        logits = self._answered(activations, batch, {**taken_apart(inputs, self._dtype), **options}, others)
         places = places.to(logits.device) - (length - logits.shape[1])  # of pictures and of what was not kept
         return logits.gather(1, places.clamp(0, logits.shape[1] - 1)[..., None].expand(-1, -1, logits.shape[2]))
 
@@ -262,12 +284,19 @@ class Speaker:
         return self._answered(activations, batch, self._inputs(batch))
 
     def _answered(
-        self, activations: Float[Tensor, "b k h w"], batch: Batch, inputs: Mapping[str, Any]
+        self, activations: Float[Tensor, "b k h w"], batch: Batch, inputs: Mapping[str, Any], others: Wrappers = NONE
     ) -> Float[Tensor, "b *t v"]:
-        output = self._above(activations, batch, self._forward(inputs), self.family.tapped)
+        output = self._above(activations, batch, self._forward(inputs), self.family.tapped, others)
         return output if isinstance(output, Tensor) else output["logits"]
 
-    def _above(self, activations: Float[Tensor, "b k h w"], batch: Batch, run: Run, tapped: str = "") -> Nest:
+    def _above(
+        self,
+        activations: Float[Tensor, "b k h w"],
+        batch: Batch,
+        run: Run,
+        tapped: str = "",
+        others: Wrappers = NONE,
+    ) -> Nest:
         def leaf(times: int) -> list[Tensor]:
             canvas, chosen = activations, batch
             if times > 1:
@@ -275,7 +304,7 @@ class Speaker:
                 canvas, chosen = activations[index], batch.take(index)
             return self._grid(chosen, batch.memo["shape"]).gather(canvas, chosen.memo["rest"])
 
-        return self._tower.above(leaf, run, tapped)
+        return self._tower.above(leaf, run, tapped, others)
 
     def _forward(self, inputs: Mapping[str, Tensor]) -> Run:
         def forward(model: nn.Module) -> Any:  # noqa: ANN401

@@ -1,18 +1,22 @@
 """What tasks over Hugging Face's models share: the model with its processor, its tower, its canvas."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mmcam.draw import upsample
 from mmcam.errors import UserError
 from mmcam.huggingface.families import Family
+from mmcam.huggingface.hearing import heard, hearing
 from mmcam.huggingface.load import pretrained
 from mmcam.huggingface.speaker import Speaker
-from mmcam.task import Batch, Targets, Task
+from mmcam.task import Batch, Heard, Targets, Task
+
+NEARLY = 1e-6
 
 __all__ = ["Generation", "HFTask", "Source"]
 
@@ -65,6 +69,7 @@ class HFTask(Task):
         family: Family | None = None,
         source: Source | None = None,
         generation: Generation | None = None,
+        grid: tuple[int, int] | None = None,
     ) -> None:
         """Make the task.
 
@@ -75,11 +80,16 @@ class HFTask(Task):
             family: What is particular to a model without a row of its own in `mmcam.huggingface.families`.
             source: How a model that is named is loaded.
             generation: How the model speaks.
+            grid: Height and width of all maps, bilinearly; each picture's own if not given. A dump holds maps of one
+                size, which tiles and packed pictures do not have.
 
         Raises:
             UserError: There is no such model or layer, or its kind cannot be explained.
         """
         super().__init__()
+        if grid is not None and min(grid) < 1:
+            raise UserError(f"expected a grid of 1 x 1 at least, got {grid[0]} x {grid[1]}")
+        self.grid = grid
         self._source, self._generation = source or Source(), generation or Generation()
         if isinstance(model, str):
             s = self._source
@@ -96,7 +106,8 @@ class HFTask(Task):
 
     def laid(self, maps: Float[Tensor, "b r h w"], batch: Batch) -> Sequence[Float[Tensor, "r y x"]]:
         """Tiles, packed and padded pictures brought over the originals."""
-        return self.speaker.lay(maps, batch)
+        laid = self.speaker.lay(maps, batch)
+        return laid if self.grid is None else [upsample(one, self.grid) for one in laid]
 
     def spoken(self, activations: Float[Tensor, "b k h w"], batch: Batch) -> list[list[int]]:
         """The tokens that the model generates for each sample."""
@@ -111,6 +122,29 @@ class HFTask(Task):
     ) -> Float[Tensor, "b t v"]:
         """Of all tokens of the vocabulary, at the place of each token of the targets."""
         return self.speaker.logs(activations, batch, targets.ids, targets.mask)
+
+    def blank(self, batch: Batch) -> Batch:
+        """The same samples before a picture of the mean colour; not quite zero, as models drop tiles that are."""
+        inputs = {name: x * 0 + NEARLY if name == "pixel_values" else x for name, x in batch.inputs.items()}
+        if "flattened_patches" in inputs:
+            patches = inputs["flattened_patches"]
+            inputs["flattened_patches"] = torch.cat([patches[..., :2], patches[..., 2:] * 0], -1)  # where, and what
+        return replace(batch, images=batch.images * 0 + NEARLY, inputs=inputs, memo={})
+
+    def heard(self, batch: Batch, targets: Targets) -> Heard:
+        """The tokens of the prompt, and those of the answer before its last; marks and pictures are not heard."""
+        return heard(self.speaker, batch, targets)
+
+    def scores_heard(
+        self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets, vectors: Float[Tensor, "bm l d"]
+    ) -> Float[Tensor, "bm t"]:
+        """The same scores, from vectors in the place of the tokens' own."""
+        if targets.ids.shape[1] == 0:
+            return activations.new_zeros(len(vectors), 0)
+        index = torch.arange(len(batch), device=vectors.device).repeat_interleave(len(vectors) // max(1, len(batch)))
+        activations, batch, targets = activations[index], batch.take(index), targets.take(index)
+        others = hearing(self.speaker, batch, targets, vectors)
+        return targets.pick(self.speaker.logs(activations, batch, targets.ids, targets.mask, others))
 
     def token_names(self, ids: Sequence[Sequence[int]]) -> list[list[str]]:
         """Each token as a text."""

@@ -59,11 +59,14 @@ class Ear:
     def before(self, others: Float[Tensor, "n c H W"] | None) -> Iterator["Ear"]:
         """The same words and targets before each of some other pictures, the same for all samples; or a blank one."""
         images = self.batch.images
-        others = torch.zeros_like(images[:1]) if others is None else others.to(images)
-        if not len(others):
+        if others is not None and not len(others):
             raise UserError("expected other pictures, got none; leave them out for a blank one")
-        for picture in others:
-            batch = replace(self.batch, images=picture.expand_as(images), memo={})
+        batches = (
+            [self.task.blank(self.batch)]
+            if others is None
+            else (replace(self.batch, images=picture.to(images).expand_as(images), memo={}) for picture in others)
+        )
+        for batch in batches:
             with torch.no_grad():
                 activations = self.task.trunk(batch).detach().to(self.activations.dtype)
             yield Ear(self.task, activations, batch, self.targets)
