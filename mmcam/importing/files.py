@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import tarfile
 import zipfile
 from pathlib import Path
@@ -78,8 +79,8 @@ def kind_of(path: Path | str) -> str:
         return _kind_of_tar(path)
     if head[:1] == b"\x80" and head[1] <= 5:
         return "pickle"
-    # A pickle of protocol 0 is text: a mark and the first container, whose memo number follows.
-    if head[:3] in (b"(dp", b"(lp", b"(i_") or head.startswith((b"ccopy_reg\n", b"c__builtin__\n")):
+    # Those of protocols 0 and 1 begin with a container and its memo number, or with the class of an object.
+    if head[:3] in (b"(dp", b"(lp", b"(i_") or head[:2] in (b"}q", b"]q") or re.match(rb"c[\w.]+\n\w+\n", head):
         return "pickle"
     return _kind_of_text(head)
 

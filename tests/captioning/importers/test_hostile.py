@@ -1,0 +1,40 @@
+"""Every file of every peer that is a pickle or holds one may be hostile: nothing is run, and the global is named."""
+
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from mmcam.cli import main
+from tests.captioning.importers.peers import FILES
+from tests.importing.hostile import attacks
+
+YUNJEY, SGRVINOD, RUOTIANLUO = (
+    FILES / name for name in ("yunjey_image_captioning", "sgrvinod_show_attend_tell", "ruotianluo_imagecaptioning")
+)
+OTHERS = {
+    "yunjey": [YUNJEY / "encoder-10-2.head_only.ckpt", YUNJEY / "decoder-10-2.ckpt"],
+    "sgrvinod": [next(SGRVINOD.glob("WORDMAP*.json"))],
+    "ruotianluo": [RUOTIANLUO / "newfc" / "model.pth"],
+}
+
+
+@pytest.mark.parametrize("kind", ["pickle", "torch", "old torch", "old model"])
+@pytest.mark.parametrize("peer", OTHERS)
+def test_nothing_is_run(peer, kind, tmp_path, capsys):
+    value, name = attacks(tmp_path / "harm")["system"]
+    path = tmp_path / "file"
+    content = {"vocab": value, "encoder": nn.Linear(1, 1) if kind == "old model" else 0, "embed.weight": value}
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps(content, 2))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=kind == "torch")
+    assert main(["import", peer, *map(str, OTHERS[peer]), str(path), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    if peer == "sgrvinod" and kind == "pickle":
+        assert "got a Python pickle" in error  # it has none
+    else:
+        assert f"its pickle names {name}," in error
+    assert not (tmp_path / "harm").exists()
+    assert not (tmp_path / "out").exists()

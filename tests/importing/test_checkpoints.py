@@ -1,0 +1,214 @@
+import json
+import pickle
+import sys
+import zipfile
+from collections import OrderedDict
+from io import BytesIO
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+from mmcam.errors import UserError
+from mmcam.importing import checkpoints
+from mmcam.importing.checkpoints import load_weights, named_globals, read_checkpoint, shape_of, state_of, weights_of
+from mmcam.importing.pickles import Plain
+from tests.captioning.importers.peers import FILES
+from tests.importing.hostile import Modules, attacks
+
+AGES = {"new": True, "old": False}
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.deep = nn.Sequential(nn.Linear(4, 2), nn.ReLU())
+        self.tied = nn.Linear(4, 2)
+        self.tied.weight = self.deep[0].weight
+        self.absent = None
+
+
+class HarmlessPickler:
+    """What `torch.save` wants of a pickle module."""
+
+    Pickler, dumps, loads = Modules, staticmethod(pickle.dumps), staticmethod(pickle.loads)
+    dump = staticmethod(lambda value, stream, protocol=2: Modules(stream, protocol).dump(value))
+
+
+@pytest.fixture
+def saved(tmp_path, monkeypatch):
+    """Saves with a class of a module that is gone when the file is read."""
+
+    def save(value, age):
+        module = ModuleType("their_models")
+        module.__file__ = __file__
+        monkeypatch.setitem(sys.modules, "their_models", module)
+        monkeypatch.setattr(Net, "__module__", "their_models")
+        module.Net = Net
+        path = tmp_path / f"{age}.anything"
+        torch.save(value, path, _use_new_zipfile_serialization=AGES[age])
+        monkeypatch.delitem(sys.modules, "their_models")
+        return path
+
+    return save
+
+
+@pytest.mark.parametrize("age", AGES)
+def test_a_whole_model_gives_its_state_dict(saved, age):
+    net = Net()
+    optimizer = torch.optim.Adam(net.parameters())
+    path = saved({"encoder": net, "optimizer": optimizer, "epoch": 3}, age)
+    tree = read_checkpoint(path, ["*.Net"])
+    assert tree["epoch"] == 3
+    assert isinstance(tree["encoder"], Plain)
+    state = state_of(tree["encoder"])
+    assert list(state) == list(net.state_dict())
+    assert all(torch.equal(state[name], value) for name, value in net.state_dict().items())
+    assert "their_models" not in sys.modules
+    with pytest.raises(UserError, match=r"names their_models\.Net,"):
+        read_checkpoint(path, ["*.Encoder"])
+
+
+@pytest.mark.parametrize("age", AGES)
+def test_state_dicts_of_every_type_come_back(saved, age):
+    base = torch.arange(12.0)
+    value = OrderedDict(
+        half=torch.ones(2, dtype=torch.float16),
+        long=torch.arange(3),
+        mask=torch.tensor([True, False]),
+        view=base[4:10].view(2, 3).T,
+        scalar=torch.tensor(2.5, dtype=torch.float64),
+        parameter=nn.Parameter(torch.ones(2)),
+        empty=torch.empty(0, 3),
+    )
+    tree = read_checkpoint(saved(value, age))
+    assert all(torch.equal(tree[name], tensor) for name, tensor in value.items())
+
+
+def test_types_of_old_models_come_back_too(saved):
+    """Beside a model the file goes another way."""
+    base = torch.arange(12.0)
+    value = {"net": Net(), "half": torch.ones(2).half(), "long": torch.arange(3), "view": base[4:10].view(2, 3).T}
+    value |= {"mask": torch.tensor([True, False]), "double": torch.tensor(2.5).double(), "empty": torch.empty(0, 3)}
+    value["brain"] = torch.ones(3, dtype=torch.bfloat16)
+    tree = read_checkpoint(saved(value, "old"), ["*.Net"])
+    assert all(torch.equal(tree[name], tensor) for name, tensor in value.items() if name != "net")
+
+
+@pytest.mark.parametrize("age", AGES)
+@pytest.mark.parametrize("attack", ["system", "eval", "open", "getattr"])
+@pytest.mark.parametrize("beside", ["nothing", "a model"])
+def test_nothing_is_run_and_the_global_is_named(attack, age, beside, tmp_path):
+    mark = tmp_path / "harm"
+    value, name = attacks(mark)[attack]
+    path = tmp_path / "checkpoint.pth"
+    tree = {"encoder": nn.Linear(1, 1) if beside == "a model" else torch.ones(2), "x": value}
+    torch.save(tree, path, pickle_module=HarmlessPickler, _use_new_zipfile_serialization=AGES[age])
+    with pytest.raises(UserError) as caught:
+        read_checkpoint(path, ["*.Encoder"])
+    assert any(f"its pickle names {found}," in str(caught.value) for found in (name, "builtins.__import__"))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_no_pickle_of_an_old_file_is_run(place, tmp_path, saved):
+    """Old files are five pickles, one after the other; an attack may be in any."""
+    mark = tmp_path / "harm"
+    attack = pickle.dumps(attacks(mark)["system"][0], 2)
+    data = saved({"net": nn.Linear(2, 2)}, "old").read_bytes()
+    starts, stream = [0], BytesIO(data)
+    for _ in range(5):
+        list(checkpoints._globals(stream))
+        starts.append(stream.tell())
+    path = tmp_path / "bad.pth"
+    path.write_bytes(data[: starts[place]] + attack + data[starts[place + 1] :])
+    if place == 0:
+        with pytest.raises(UserError, match="expected a torch checkpoint"):
+            read_checkpoint(path)
+    else:
+        with pytest.raises(UserError, match=r"names (posix|nt)\.system,"):
+            read_checkpoint(path)
+        with pytest.raises(UserError, match=r"names|no whole checkpoint"):
+            checkpoints.read_old_model(path, ["torch.nn.modules.*"])
+    assert not mark.exists()
+
+
+def test_protocol_4_hides_no_name(tmp_path):
+    """A newer protocol puts the name together on the stack, which torch's files never do."""
+    value = {"x": attacks(tmp_path / "harm")["system"][0]}
+    with zipfile.ZipFile(tmp_path / "new.pth", "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(value, 4))
+        archive.writestr("archive/version", "3")
+    with pytest.raises(UserError, match=r"names (posix|nt)\.system,"):
+        read_checkpoint(tmp_path / "new.pth")
+
+
+def test_the_globals_of_a_real_file_are_listed(tmp_path):
+    listed = json.loads((FILES / "sgrvinod_show_attend_tell" / "pickle_globals.json").read_text())
+    torch.save({"net": nn.Linear(2, 2), "optimizer": torch.optim.Adam([nn.Parameter(torch.ones(1))])}, tmp_path / "a")
+    wanted = {name.replace(" ", ".").replace("__builtin__", "builtins") for name in listed}
+    found = named_globals(tmp_path / "a")
+    assert "torch.nn.modules.linear.Linear" in found
+    assert found <= wanted
+
+
+def test_broken_files(tmp_path, saved):
+    for age in AGES:
+        data = saved({"net": Net()}, age).read_bytes()
+        (tmp_path / "cut").write_bytes(data[: len(data) * 2 // 3])
+        with pytest.raises(UserError, match=r"no whole checkpoint|expected a torch checkpoint"):
+            read_checkpoint(tmp_path / "cut", ["*.Net"])
+
+
+def test_an_old_storage_may_not_be_larger_than_its_file(tmp_path, saved):
+    data = saved({"net": nn.Linear(1000, 1)}, "old").read_bytes()
+    assert data.count(b"M\xe8\x03") >= 2  # 1000 as a count and in a shape
+    (tmp_path / "large").write_bytes(data.replace(b"M\xe8\x03", b"J\xff\xff\xff\x7f"))
+    with pytest.raises(UserError, match="storages larger than the file"):
+        read_checkpoint(tmp_path / "large")
+
+
+def test_expanded_tensors_are_written_out():
+    tree = {"a.weight": torch.ones(1).expand(3, 4), "module.b": torch.ones(2, 3).T, "bn.num_batches_tracked": 0}
+    weights = weights_of(tree, "file")
+    assert list(weights) == ["a.weight", "b"]
+    assert all(value.is_contiguous() for value in weights.values())
+    weights["a.weight"][0, 0] = 5
+    assert weights["a.weight"].sum() == 16
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ([1, 2], "expected a state dict of named tensors, got a list"),
+        ({}, "got a dictionary with nothing in it"),
+        ({"a": 3}, "got a int at 'a'"),
+        ({"a": torch.ones(2, dtype=torch.complex64)}, "complex64 at 'a'"),
+        ({"a": torch.eye(2).to_sparse()}, "sparse_coo"),
+        ({"a": torch.tensor([1.0, torch.nan])}, "got NaN or infinity at 'a'"),
+        ({"a": torch.ones(1).expand(2**20, 2**20)}, "expected tensors of 8 GiB at most, got 4096 GiB"),
+    ],
+)
+def test_what_are_no_weights(tree, message):
+    with pytest.raises(UserError, match=message):
+        weights_of(tree, "file")
+
+
+def test_what_does_not_fit_is_named():
+    weights = {"weight": torch.ones(2, 4), "extra": torch.ones(1)}
+    message = r"file: expected the weights of Linear, but it lacks bias; it has also extra; it has weight \(2, 4\)"
+    with pytest.raises(UserError, match=rf"{message} instead of \(2, 3\)\. Another model\?"):
+        load_weights(nn.Linear(3, 2), weights, "file", "Another model?")
+    with pytest.raises(UserError, match="expected a tensor 'bias', got weight, extra"):
+        shape_of(weights, "bias", 1, "file")
+    with pytest.raises(UserError, match=r"expected 'weight' with 3 axes, got the shape \(2, 4\)"):
+        shape_of(weights, "weight", 3, "file")
+
+
+def test_batch_norms_of_old_files_count_nothing():
+    norm = nn.BatchNorm1d(2)
+    load_weights(norm, {name: torch.full((2,), 3.0) for name in ("weight", "bias", "running_mean", "running_var")}, "f")
+    assert norm.running_var.tolist() == [3, 3]
