@@ -34,6 +34,7 @@ class HFCaptioningTask(HFTask):
         family: Family | None = None,
         source: Source | None = None,
         generation: Generation | None = None,
+        grid: tuple[int, int] | None = None,
     ) -> None:
         """Make the task.
 
@@ -45,11 +46,12 @@ class HFCaptioningTask(HFTask):
             family: What is particular to a model without a row of its own in `mmcam.huggingface.families`.
             source: How a model that is named is loaded.
             generation: How the model speaks.
+            grid: Height and width of all maps; each picture's own if not given, of which a dump holds one size only.
 
         Raises:
             UserError: There is no such model or layer, or its kind cannot be explained.
         """
-        super().__init__(model, processor, layer=layer, family=family, source=source, generation=generation)
+        super().__init__(model, processor, layer=layer, family=family, source=source, generation=generation, grid=grid)
         self.prompt = prompt
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
