@@ -135,13 +135,16 @@ class Tower:
 
     def _answering(self, name: str, once: Sequence[Tensor], times: dict[str, int]) -> Callable[[Call], Call]:
         def answer(*args: object, **kwargs: object) -> Nest:
-            times["n"] = self._times(name, once, args, kwargs)
+            times["n"] = self._times(name, once, args, kwargs) or times["n"]
             return shallow(self._forms[name])
 
         return lambda call: answer
 
     def _times(self, name: str, once: Sequence[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-        """How often each sample is there."""
+        """How often each sample is there; 0 if a tower's empty answer comes in, of as many rows as it once had."""
+        x = _first_argument(args, kwargs)[1]
+        if x.is_floating_point() and x.numel() and bool(x.flatten()[0].isnan()):
+            return 0
         return max(1, round(_rows(args, kwargs) / (self._shares[name] * len(once[0]))))
 
     def _given(
@@ -150,7 +153,7 @@ class Tower:
         """The leaf's module with other tensors; clones, which the forward may overwrite."""
 
         def answer(*args: object, **kwargs: object) -> Nest:
-            times["n"] = self._times(self.leaf, once, args, kwargs)
+            times["n"] = self._times(self.leaf, once, args, kwargs) or times["n"]
             output = shallow(self._forms[self.leaf])
             if isinstance(output, Tensor):
                 return leaf()[0].clone()
