@@ -31,7 +31,7 @@ from mmcam.scenes.world import SIZE, Scene, compose
 from mmcam.task import Sample
 from mmcam.training import Recipe, Steps
 
-__all__ = ["KINDS", "FewKinds", "HFScenesRecipe", "Pupil", "build", "vocabulary"]
+__all__ = ["KINDS", "FewKinds", "HFScenesRecipe", "Pupil", "PupilTask", "build", "vocabulary"]
 
 KINDS = (
     *("dog", "elephant", "zebra", "pizza", "banana", "broccoli"),
@@ -178,6 +178,27 @@ def _tokenizer(tokens: Sequence[str]) -> Any:  # noqa: ANN401
         padding_side="right",
         model_max_length=256,
     )
+
+
+class PupilTask(HFCaptioningTask):
+    """A tiny model that was trained here, explained as any other; where it is not yet, that is told."""
+
+    def __init__(self, model: str, config: str) -> None:
+        """Open the folder.
+
+        Args:
+            model: The folder that training wrote.
+            config: Name of the configuration by which it is trained.
+
+        Raises:
+            UserError: It is not there.
+        """
+        if not (Path(model) / "model.safetensors").exists():
+            raise UserError(
+                f"{model} is not here; train it in some minutes: "
+                f"mmcam train --config {config} --out {model} --threads 1"
+            )
+        super().__init__(model)
 
 
 class Pupil(nn.Module):

@@ -3,13 +3,21 @@ import torch
 from safetensors.torch import load_file
 
 from captioning.hf import HFCaptioningTask
-from captioning.hf_scenes import KINDS, FewKinds, HFScenesRecipe, build, vocabulary
+from captioning.hf_scenes import KINDS, FewKinds, HFScenesRecipe, PupilTask, build, vocabulary
 from mmcam import explain
 from mmcam.checkpoint import save_model
+from mmcam.config import instantiate, read_config
 from mmcam.errors import UserError
+from mmcam.evaluation.evaluate import Evaluation
+from mmcam.evaluation.runs import explained
+from mmcam.experiments import Experiment
+from mmcam.experiments.reproduce import reproduce
 from mmcam.huggingface.task import Generation
+from mmcam.methods.table import names
+from mmcam.metrics.chosen import MetricSet
+from mmcam.metrics.pointing import Pointing
 from mmcam.scenes.language import captions, is_true
-from mmcam.training import train
+from mmcam.training import Recipe, train
 
 CPU = torch.device("cpu")
 SMALL = {"width": 32, "layers": 1, "patch": 24}
@@ -138,3 +146,39 @@ def test_llava_takes_over_a_trained_tower(tmp_path):
         recipe("llava", start=str(tmp_path / "none")).build()
     with pytest.raises(UserError, match="are none of a tiny model's"):
         recipe(options={"depth": 3}).build()
+
+
+@pytest.mark.parametrize("name", ["hf_ved", "hf_llava"])
+def test_experiments_say_how_their_model_is_trained(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = f"experiments/{name}"
+    experiment = instantiate(config, "experiment", Experiment)
+    assert len(experiment.methods) > 10
+    assert set(experiment.methods) <= set(names())
+    # under test is the method by which the model is explained
+    assert experiment.methods[0] == read_config(f"captioning/{name}")["explain"]["method"]
+    assert "pointing" in instantiate(experiment.metrics, "metrics", MetricSet).maps
+    with pytest.raises(UserError, match=f"mmcam train --config captioning/{name} --out runs/hf"):
+        reproduce(name, limit=1, seed=0)
+
+
+def test_recipe_of_llava_begins_where_the_other_ended():
+    first, second = (instantiate(f"captioning/{name}", "train", Recipe) for name in ("hf_ved", "hf_llava"))
+    assert second.start == read_config("captioning/hf_ved")["task"]["init_args"]["model"]
+    assert (first.options, first.world) == (second.options, second.world)
+
+
+@pytest.mark.slow
+def test_points_at_what_it_names_after_some_epochs(tmp_path):
+    """Three minutes of one core: real grounding through the adapter, far above what knows nothing of the word."""
+    maker = HFScenesRecipe(epochs=8, pictures=2048, kinds=KINDS[:4], judged=64)
+    folder = train(maker, tmp_path, CPU)
+    task, world = PupilTask(str(folder), "captioning/hf_ved"), FewKinds("test", 64, seed=7, kinds=KINDS[:4], least=2)
+    evaluation = Evaluation({"pointing": Pointing()}, world, seed=0)
+    for some in explained(task, world, ["attention_relevance", "activation_norm", "grad_cam"]):
+        for number, found in zip(some.numbers, some.explanations, strict=True):
+            evaluation.add(number, found)
+    rows = {name: figures["pointing"].value for name, figures in evaluation.figures().items()}
+    assert evaluation.said()["true_captions"].value >= 0.7
+    for row in ("activation_norm", "centre", "random", "flipped"):
+        assert rows[row] < rows["attention_relevance"] - 0.2, rows
