@@ -155,6 +155,10 @@ def _from_timm(name: str, weights: str | None, num_classes: int | None, size: tu
         raise UserError(
             f"timm/{name} with weights {weights}: {_line(error)}; give the path of a state dict instead"
         ) from error
+    if getattr(model, "num_classes", None) == 0:
+        raise UserError(
+            f"timm/{name} is an encoder and knows no classes; give num_classes= and a state dict with a head"
+        )
     imagenet = weights is not None and num_classes is None and getattr(model, "num_classes", 0) == 1000
     return Classifier(model.eval(), _own_form(model), imagenet_labels() if imagenet else None)
 

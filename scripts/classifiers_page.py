@@ -16,6 +16,7 @@ import logging
 import re
 import sys
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,62 @@ from mmcam.task import Batch, Sample
 
 logger = logging.getLogger("classifiers")
 
-LARGEST = 150_000_000
+ABOUT = """\
+# Classifiers
+
+Every classifier of torchvision and timm can be explained by its name, without a line of code. `my.yaml`:
+
+    task:
+      class_path: classification.ClassificationTask
+      init_args: {{model: timm/swin_tiny_patch4_window7_224, weights: DEFAULT}}
+
+    mmcam explain photos/ --config my.yaml
+
+The explained layer is found: the last one that runs once, gives maps or tokens on a grid of the picture's aspect, and
+on whose places the output depends. One forward and one backward pass of noise tell that, whatever the model. So it is
+
+- of a CNN the last maps before pooling. VGG's are after its last max pooling (7 x 7); `layer: features.29` is the
+  14 x 14 of the Grad-CAM paper (`classification/vgg16`). DenseNet's are before the ReLU that its forward applies.
+  SqueezeNet's are the maps of the classes, averaged afterwards.
+- of a vision transformer that is read at its class token the norm before the last attention: what comes after it at
+  the other tokens changes nothing, so maps of the last block would be zero.
+- of one that averages its tokens, or pools them by attention, the last norm, or the last block where the norm comes
+  after.
+- where a class token comes late and reads several times (CaiT, XCiT, VOLO), the last layer before it.
+- of several branches (CrossViT, CoaT) one, the coarsest; what the others see is not in its map.
+
+Passed over are parts of attention modules, pooling to a size of its own, and what only hands its input on (identity,
+dropout). Tokens that lie on no grid of the network are no places (the states of EfficientViM).
+
+## Another layer
+
+`mmcam layers` lists the layers with the shapes of their outputs and says why the others cannot be explained; `--all`
+shows every one in order.
+
+    mmcam layers --model resnet50
+    mmcam layers --config my.yaml
+    mmcam explain photos/ --config my.yaml --layer layers.2
+
+In the configuration it is `layer: layers.2` beside `model`, in Python `ClassificationTask("resnet50", layer="layer3")`.
+`prefix` says how many tokens come before the grid, if a model of your own has some (class token, registers); without it
+the smallest number is taken that leaves a grid. `size` is for other inputs than the model's own.
+
+## What was tried
+
+Random weights, one picture, one thread, by `scripts/classifiers_page.py`; timm {timm}, torchvision {torchvision},
+torch {torch}. Weights need not be downloaded to use these names; with `weights: DEFAULT` they are.
+
+{counts}
+
+Of every model the layer was found, the network was cut there (both halves are proven to be the model, see
+`mmcam.networks.split`), one class was explained with Grad-CAM, and it was checked that the score depends on
+{seen}of the places, and that the corners of the maps see the corners of the picture. Large models had smaller inputs
+where they take them; the size stands behind the grid.
+"""
+LARGEST = 320_000_000
 """Parameters of a model that is tried."""
+SMALL, MANY, WIDE = 128, 28_000_000, 300
+"""From so many parameters, or pixels a side, on, the input is so small, where the model can take that."""
 WORDS = {
     "distilled",
     "gap",
@@ -67,14 +122,18 @@ def main() -> int:
     models = sizes(arguments.lines.with_suffix(".sizes.json"))
     if not arguments.page:
         done = set() if arguments.again else read(arguments.lines).keys()
+        families = {models[name]["family"] for name in done}
         wanted = [name for name in (models if arguments.all else chosen(models)) if re.search(arguments.only, name)]
-        for name in sorted(wanted, key=lambda name: models[name]["parameters"]):
+        # New families first, since most is learnt from them.
+        for name in sorted(wanted, key=lambda x: (models[x]["family"] in families, models[x]["parameters"])):
             if name not in done and models[name]["parameters"] <= LARGEST:
-                line = attempt(name) | models[name]
+                line = attempt(name, side(name, models[name]["parameters"])) | models[name]
                 with arguments.lines.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")
                 logger.info("%s: %s", name, line.get("refused") or f"{line['layer']} {line['grid']}")
                 gc.collect()
+    arguments.out.write_text(page(models, read(arguments.lines)), encoding="utf-8")
+    logger.info("%s", arguments.out)
     return 0
 
 
@@ -90,21 +149,24 @@ def sizes(path: Path) -> dict[str, dict[str, Any]]:
     for name in models.list_models(module=models):
         family = models.get_model_builder(name).__module__.rpartition(".")[2]
         count = next(iter(models.get_model_weights(name))).meta["num_params"]
-        found[name] = {"family": family, "class": "", "parameters": count}
+        found[name] = {"family": family, "class": "", "parameters": count, "classes": 1000}
     for name in timm.list_models():
         with torch.device("meta"):
             model = timm.create_model(name)
         count = sum(p.numel() for p in model.parameters())
         family = _registry._model_to_module[name]
-        found[f"timm/{name}"] = {"family": family, "class": type(model).__name__, "parameters": count}
+        kind, classes = type(model).__name__, model.num_classes
+        found[f"timm/{name}"] = {"family": family, "class": kind, "parameters": count, "classes": classes}
     path.write_text(json.dumps(found), encoding="utf-8")
     return found
 
 
 def chosen(models: dict[str, dict[str, Any]]) -> list[str]:
-    """All of torchvision's, the smallest of each kind of timm's."""
+    """All of torchvision's, the smallest of each kind of timm's that has classes."""
     smallest: dict[Any, str] = {}
     for name, model in models.items():
+        if not model["classes"]:
+            continue
         words = name.removeprefix("timm/").split("_")
         kind: Any = name
         if name.startswith("timm/"):
@@ -124,12 +186,20 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
     return {line["name"]: line for line in lines}
 
 
-def attempt(name: str) -> dict[str, Any]:
+def side(name: str, parameters: int) -> int | None:
+    """The input's side; None for the model's own."""
+    import timm
+
+    own = timm.get_pretrained_cfg(name.removeprefix("timm/")) if name.startswith("timm/") else None
+    return SMALL if parameters > MANY or (own is not None and own.input_size[1] > WIDE) else None
+
+
+def attempt(name: str, size: int | None = None) -> dict[str, Any]:
     """Make a model, let its layer be found, and explain one picture with it."""
     torch.manual_seed(0)
     began = time.perf_counter()
     try:
-        task = ClassificationTask(name)
+        task = ClassificationTask(name, size=size)
         took = time.perf_counter() - began
         wake(task.model)
         batch = task.collate([Sample(noise(task.form.size), name)])
@@ -153,9 +223,11 @@ def attempt(name: str) -> dict[str, Any]:
             "found in": round(took, 2),
             "explained in": round(explained, 2),
         }
-    except UserError as error:
-        return {"name": name, "refused": str(error)}
     except Exception as error:  # whatever a model's own code raises is what is looked for here
+        if size is not None:
+            return attempt(name)
+        if isinstance(error, UserError):
+            return {"name": name, "refused": str(error)}
         logger.exception(name)
         return {"name": name, "refused": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", "bug": True}
 
@@ -187,17 +259,17 @@ def seen(task: ClassificationTask, batch: Batch, activations: Tensor) -> float:
 def placed(task: ClassificationTask, batch: Batch) -> float:
     """How well places of the layer lie where they should in the picture: a correlation, 1 if all do.
 
-    Of nine places, how far down and how far to the right each is, against the centre of the squared gradients of three
-    mixtures of its channels by the picture, and the smaller of the two correlations.
+    Of the four corners, how far down and how far to the right each is, against the centre of the squared gradients of
+    two mixtures of its channels by the picture, and the smaller of the two correlations.
     """
     with torch.enable_grad():
         images = batch.images.clone().requires_grad_()
         activations = task._cut.below(images)[0]
     sides = activations.shape[2:]
-    mixes = [(step * torch.arange(activations.shape[1])).cos() for step in (1.0, 2.0, 3.0)]
+    mixes = [(step * torch.arange(activations.shape[1])).cos() for step in (1.0, 2.0)]
     where, centres = [], []
-    for row in {0, sides[0] // 2, sides[0] - 1}:
-        for column in {0, sides[1] // 2, sides[1] - 1}:
+    for row in (0, sides[0] - 1):
+        for column in (0, sides[1] - 1):
             mass = torch.zeros(images.shape[2:], dtype=torch.float64)
             for mix in mixes:
                 place = (activations[0, :, row, column] * mix).sum()
@@ -208,6 +280,72 @@ def placed(task: ClassificationTask, batch: Batch) -> float:
             centres.append((float((mass.sum(1) * down).sum()), float((mass.sum(0) * right).sum())))
     pairs = zip(zip(*where, strict=True), zip(*centres, strict=True), strict=True)
     return round(min(float(torch.corrcoef(torch.tensor(pair, dtype=torch.float64))[0, 1]) for pair in pairs), 3)
+
+
+def page(models: dict[str, dict[str, Any]], lines: dict[str, dict[str, Any]]) -> str:
+    """The page: what was found for every family, and what was refused."""
+    import timm
+    import torchvision
+
+    parts = {"torchvision": False, "timm": True}
+    counts, tables = [], []
+    for library, prefixed in parts.items():
+        names = [name for name in models if name.startswith("timm/") == prefixed]
+        names = [name for name in names if models[name]["classes"]]
+        tried = [lines[name] for name in names if name in lines]
+        good = [line for line in tried if "refused" not in line]
+        families = {models[name]["family"] for name in names}
+        covered = {models[line["name"]]["family"] for line in tried}
+        missing = sorted({models[n]["family"] for n in names} - covered)
+        counts.append(
+            f"- {library}: {len(good)} of {len(tried)} models work, {len(covered)} of {len(families)} families; "
+            f"it has {len(names)} models." + (f" Not tried: {', '.join(missing)}." if missing else "")
+        )
+        tables.append(f"### {library}\n\n{_families(good)}\n")
+        bad = [line for line in tried if "refused" in line]
+        if bad:
+            rows = "\n".join(f"| `{line['name']}` | {line['refused']} |" for line in bad)
+            tables.append(f"Refused:\n\n| model | why |\n|---|---|\n{rows}\n")
+    counts.append(
+        "\nOf timm the smallest model of every kind was tried: the others of a family are the same code, deeper or "
+        f"wider. Models of more than {LARGEST // 1_000_000} million parameters were not."
+    )
+    counts.append(
+        f"timm's other {sum(not model['classes'] for model in models.values())} models are encoders without classes, "
+        "which is said when one is named; with `num_classes` and a state dict they have some."
+    )
+    versions = {"timm": timm.__version__, "torchvision": torchvision.__version__, "torch": torch.__version__}
+    partly = [line["name"] for line in lines.values() if line.get("seen", 1.0) < 1.0]
+    seen = f"all (of {', '.join(partly)}: some) " if partly else "all "
+    plain = {library: version.partition("+")[0] for library, version in versions.items()}
+    head = ABOUT.format(counts="\n".join(counts), seen=seen, **plain)
+    note = (
+        "† Untrained, all places of these see nearly all of the picture, so that it could not be told which place sees "
+        "what.\n"
+    )
+    return "\n".join([head, *tables, note])
+
+
+def _families(lines: list[dict[str, Any]]) -> str:
+    """One row for those of a family that are alike."""
+    groups: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    for line in lines:
+        pattern = re.sub(r"[0-9]+", "0", line["layer"])
+        groups[line["family"], pattern, line["kind"], line["prefix"]].append(line)
+    rows = []
+    for (family, _, kind, prefix), group in sorted(groups.items(), key=lambda item: item[0][0]):
+        group.sort(key=lambda line: line["parameters"])
+        names = ", ".join(f"`{line['name']}`{'' if line['placed'] > 0.7 else ' †'}" for line in group)
+        first = group[0]
+        layers = list(dict.fromkeys(line["layer"] for line in group))
+        layer = ", ".join(f"`{layer}`" for layer in layers[:3]) + (" …" if len(layers) > 3 else "")
+        grid = f"{first['grid'][0]} x {first['grid'][1]} of {first['size'][0]} x {first['size'][1]}"
+        laid = f"tokens, {prefix} before" if prefix else kind
+        rows.append(f"| {family} | {names} | {layer} | {laid} | {grid} | {first['found in']:.1f} |")
+    header = (
+        "| family | models | layer | layout | grid (of the first) | made and found in s |\n|---|---|---|---|---|---:|"
+    )
+    return "\n".join([header, *rows])
 
 
 if __name__ == "__main__":

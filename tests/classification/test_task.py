@@ -269,6 +269,7 @@ def test_outputs_other_than_logits_are_refused():
     ("arguments", "message"),
     [
         ({"model": "resnet51"}, "unknown model .* 'resnet51': did you mean 'resnet50'"),
+        ({"model": "timm/eva02_tiny_patch14_224"}, "is an encoder and knows no classes; give num_classes="),
         ({"model": "timm/vit_tinny_patch16_224"}, "unknown timm model 'vit_tinny_patch16_224'"),
         ({"model": "resnet18", "weights": "IMAGENET"}, "unknown weights of resnet18"),
         ({"model": "resnet18", "weights": "nothing.pth"}, "'nothing.pth': expected a state dict of ResNet"),

@@ -26,6 +26,8 @@ def make(name):
         model = torchvision.models.VisionTransformer(32, 8, 2, 2, 16, 32, num_classes=3)
         nn.init.normal_(model.heads[-1].weight)
         return model.eval(), (32, 32)
+    if name == "timm/eva02_tiny, with a head":
+        return timm.create_model("eva02_tiny_patch14_224", img_size=56, num_classes=3).eval(), (56, 56)
     if name == "timm/naflexvit, smaller":
         model = timm.create_model("naflexvit_base_patch16_gap", embed_dim=32, depth=2, num_heads=2, num_classes=3)
         return model.eval(), (64, 64)
@@ -71,7 +73,7 @@ EXPECTED = {
     "timm/xcit_nano_12_p8_224": ("blocks.11", "tokens", (28, 28), 0),
     # averaged tokens: after the last norm, or the last block where the norm comes after averaging
     "timm/test_vit_relpos": ("blocks.8", "tokens", (10, 10), 0),
-    "timm/eva02_tiny_patch14_224": ("blocks.11", "tokens", (16, 16), 1),
+    "timm/eva02_tiny, with a head": ("blocks.11", "tokens", (4, 4), 1),
     "timm/gmlp_ti16_224": ("norm", "tokens", (14, 14), 0),
     "timm/levit_128s": ("stages", "tokens", (4, 4), 0),
     # no map anywhere: patches by a linear layer
