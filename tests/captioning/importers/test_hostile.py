@@ -30,7 +30,11 @@ def test_nothing_is_run(peer, kind, tmp_path, capsys):
         path.write_bytes(pickle.dumps(content, 2))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=kind == "torch")
-    assert main(["import", peer, *map(str, OTHERS[peer]), str(path), "--out", str(tmp_path / "out")]) == 2
+    others = list(OTHERS[peer])
+    if kind == "pickle":
+        others.append(tmp_path / "cnn")
+        torch.save({"conv1.weight": torch.ones(1, 3, 7, 7)}, others[-1])
+    assert main(["import", peer, *map(str, others), str(path), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     if peer == "sgrvinod" and kind == "pickle":
         assert "got a Python pickle" in error  # it has none
