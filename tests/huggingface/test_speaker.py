@@ -1,3 +1,4 @@
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import wraps
 
@@ -10,7 +11,7 @@ from captioning.hf import HFCaptioningTask
 from mmcam import UserError, explain
 from mmcam.engine import explain_activations
 from mmcam.huggingface.features import Features, fallback
-from mmcam.huggingface.leaf import Tower
+from mmcam.huggingface.leaf import NONE, Tower
 from mmcam.huggingface.task import Generation
 from mmcam.task import Sample
 from tests.huggingface import tiny
@@ -57,10 +58,23 @@ def picture(size, seed):
     return Image.fromarray(noise)
 
 
+@contextmanager
+def other_forwards(model, others):
+    """What a twin does with modules besides the tower's, done to the model itself."""
+    modules = [model.get_submodule(name) for name in others]
+    for module, wrap in zip(modules, others.values(), strict=True):
+        module.forward = wrap(module.forward)
+    try:
+        yield
+    finally:
+        for module in modules:
+            del module.forward
+
+
 class Whole(Tower):
     """Runs the whole model, of which nothing is cut, and keeps the leaf."""
 
-    def above(self, leaf, run, tapped=""):
+    def above(self, leaf, run, tapped="", others=NONE):
         self.kept = None
 
         def keep(output):
@@ -78,7 +92,8 @@ class Whole(Tower):
         if tapped:
             tap = self.model.get_submodule(tapped).register_forward_hook(lambda m, a, o: kept.update(output=o))
         try:
-            output = run(self.model)
+            with other_forwards(self.model, others):
+                output = run(self.model)
         finally:
             hook.remove()
             if tap:
@@ -89,7 +104,7 @@ class Whole(Tower):
 class WholeFeatures(Features):
     """The same for models that are cut at a method."""
 
-    def above(self, leaf, run, tapped=""):
+    def above(self, leaf, run, tapped="", others=NONE):
         inner = next(m for m in self.model.modules() if "get_image_features" in vars(type(m)) and m is not self.model)
         method = inner.get_image_features
 
@@ -102,7 +117,8 @@ class WholeFeatures(Features):
 
         inner.get_image_features = wraps(method)(keep)
         try:
-            return run(self.model)
+            with other_forwards(self.model, others):
+                return run(self.model)
         finally:
             del inner.get_image_features
 
