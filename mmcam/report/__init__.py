@@ -2,7 +2,8 @@
 
     write(path, shown, facts)    the file
     Shown                        one picture, question or caption with its maps
-    Dumped                       all of a dump, one after the other
+    shrink(image, side)          a picture as small as the page has it
+    dumped.Dumped                all of a dump, one after the other
 
 The file's size: a picture is a JPEG of at most 224 pixels a side (some 10 kB of a photo), a map has 8 bits a place and
 at most 32 places a side (0.3 kB at 14 x 14, 1.4 kB at most), all a third larger in base64. So 5,000 photos with ten
@@ -24,15 +25,14 @@ from typing import TYPE_CHECKING, Any
 from mmcam import __version__
 from mmcam.disk import sync, unfinished
 from mmcam.errors import UserError
-from mmcam.report.dumped import Dumped
-from mmcam.report.index import Index
+from mmcam.report.index import Index, shrink
 from mmcam.report.shown import Shown
 from mmcam.report.tables import views
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-__all__ = ["Dumped", "Facts", "Shown", "write"]
+__all__ = ["Facts", "Shown", "shrink", "write"]
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Facts:
 
 
 def write(
-    path: Path,
+    path: Path | str,
     shown: Iterable[Shown],
     facts: Facts | None = None,
     *,
@@ -95,6 +95,7 @@ def write(
     for name, least, number in (("side", 16, side), ("map_side", 4, map_side)):
         if number < least:
             raise UserError(f"{name}: expected {least} pixels or more, got {number}")
+    path = Path(path)
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists already; overwrite it with --force, or write to another name")
     facts = facts or Facts()

@@ -11,7 +11,8 @@ from PIL import Image
 from mmcam.dumps.reader import MapReader
 from mmcam.errors import UserError
 from mmcam.evaluation.evaluate import RIGHT
-from mmcam.report.shown import Shown, marks
+from mmcam.report.judged import marks
+from mmcam.report.shown import Shown
 from mmcam.sources import Source
 from mmcam.truth import Truth
 

@@ -20,7 +20,7 @@ from mmcam.errors import UserError
 from mmcam.explanation import Explanation
 from mmcam.report.shown import ABSENT, HIT, MISS, UNKNOWN, Shown
 
-__all__ = ["COLOURS", "Index"]
+__all__ = ["COLOURS", "Index", "shrink"]
 
 COLOURS = ("viridis", "cividis", "inferno", "jet")
 """Colour maps of the page; all but the last can be read by the colour-blind."""
@@ -84,7 +84,7 @@ class Index:
         if one.image is None:
             self.missing += 1
         else:
-            small = _shrink(one.image, self._side)
+            small = shrink(one.image, self._side)
             content = _jpeg(small)
             digest = hashlib.sha256(content).digest()
             picture = self._known.setdefault(digest, self.pictures)
@@ -141,7 +141,8 @@ class Index:
         Returns:
             `counts` by filter of the page (`miss`, `absent`, `wrong`, `flagged`, `missing`); `missed`, of words whose
             maps miss most the word, the misses and the judged maps; `absent`, of words for what is not there the word
-            and how often; `judged` and `right_known`, whether there was any truth.
+            and how often; `judged` and `right_known`, whether there was any truth; `questions`, whether these are
+            answers to such; `method`, whose maps were judged. Complete after `record`.
         """
         marks, names = self._columns["marks"], list(self._vocabulary)
         by_mark: dict[str, Counter[int]] = {HIT: Counter(), MISS: Counter(), ABSENT: Counter(), UNKNOWN: Counter()}
@@ -162,6 +163,8 @@ class Index:
             "absent": [(names[word], n) for word, n in absent[:MOST_WORDS]],
             "judged": any(letters.strip(UNKNOWN) for letters in marks),
             "right_known": any(value is not None for value in self._right),
+            "questions": "," in self._separator and any(self._columns["prompts"]),
+            "method": next(iter(self._methods), ""),
         }
 
     def _island(self, one: Shown) -> dict[str, Any]:
@@ -193,7 +196,7 @@ class Index:
         return content
 
 
-def _shrink(image: Image.Image, side: int) -> Image.Image:
+def shrink(image: Image.Image, side: int) -> Image.Image:
     """A picture of at most so many pixels a side; a long one is one pixel wide at least."""
     image = image.convert("RGB")
     factor = side / max(image.size)

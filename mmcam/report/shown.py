@@ -1,17 +1,13 @@
-"""One thing that the page shows, and how its words are held against the truth."""
+"""One thing that the page shows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from PIL import Image
 
-from mmcam.draw import upsample
-from mmcam.errors import UserError
 from mmcam.explanation import Explanation
-from mmcam.metrics.pointing import peaks
-from mmcam.truth import Truth
 
-__all__ = ["ABSENT", "HIT", "MISS", "UNKNOWN", "Shown", "marks"]
+__all__ = ["ABSENT", "HIT", "MISS", "UNKNOWN", "Shown"]
 
 HIT, MISS, ABSENT, UNKNOWN = "+-?."
 """Of a word: its map's peak lies on its thing, or beside it; it names a thing that is not there; nothing is known."""
@@ -39,39 +35,3 @@ class Shown:
     def first(self) -> Explanation:
         """The explanation by the first method."""
         return next(iter(self.explanations.values()))
-
-
-def marks(truth: Truth, number: int, explanation: Explanation) -> str:
-    """Hold each word against the truth: the pointing game without tolerance, see `mmcam.metrics.pointing`.
-
-    Args:
-        truth: About the picture.
-        number: Of the picture or question in it.
-        explanation: Of it.
-
-    Returns:
-        A letter a word, as for `Shown`; "" where no word of it can be judged.
-    """
-    about = truth.about(number, explanation.words)
-    if all(meant is None for meant in about) or truth.human(number) is not None:
-        return ""  # where people pointed there are no things
-    try:
-        things = truth.things(number)
-    except UserError:  # no annotations of this picture
-        return ""
-    if tuple(things.masks.shape[1:]) != explanation.size:
-        return ""
-    found = []
-    for row, meant in zip(explanation.maps, about, strict=True):
-        if not meant:
-            found.append(UNKNOWN if meant is None else ABSENT)
-            continue
-        mask = things.masks[list(meant)].any(0)
-        kept = mask if things.ignored is None else mask & ~things.ignored
-        place = int(peaks(upsample(row[None], explanation.size, explanation.window))[0])
-        beside = things.ignored is not None and place >= 0 and bool(things.ignored.flatten()[place])
-        if beside or not bool(kept.any()):
-            found.append(UNKNOWN)
-        else:
-            found.append(HIT if place >= 0 and bool(kept.flatten()[place]) else MISS)
-    return "".join(found)

@@ -73,9 +73,9 @@ function told(entry, maps, row) {
   const mark = MARKS[index.marks[entry][row]];
   const parts = [`${index.vocabulary[index.words[entry][row]]}: score ${signed(index.scores[entry][row])}`];
   if (flag) parts.push(`the map is ${flag}${flag === "negative" ? " everywhere" : ""}`);
-  if (mark === "hit") parts.push("points at it");
-  if (mark === "miss") parts.push("points elsewhere");
-  if (mark === "absent") parts.push("is not in the picture");
+  if (looks.method === 0 && mark === "hit") parts.push("points at it");
+  if (looks.method === 0 && mark === "miss") parts.push("points elsewhere");
+  if (mark === "absent") parts.push(index.answers && index.prompts[entry] ? "about what is not there" : "not in the picture");
   return parts.join(", ");
 }
 
@@ -213,12 +213,6 @@ function open(entry) {
   const beside = make("div", {});
   if (index.prompts[entry]) beside.append(make("p", { class: "prompt" }, index.prompts[entry]));
   beside.append(group, line, ...remarks(entry, maps));
-  const values = Object.entries(index.columns).filter(([, column]) => column[entry] != null);
-  if (values.length) {
-    const list = make("dl", { class: "values" });
-    for (const [name, column] of values) list.append(make("dt", {}, name), make("dd", {}, column[entry].toFixed(3)));
-    beside.append(list);
-  }
   const others = (siblings.get(index.pictures[entry]) ?? []).filter((other) => other !== entry);
   if (others.length) {
     const list = make("ul", { class: "others" });
@@ -229,6 +223,12 @@ function open(entry) {
       list.append(make("li", {}, button));
     }
     beside.append(make("h3", {}, "Of the same picture"), list);
+  }
+  const values = Object.entries(index.columns).filter(([, column]) => column[entry] != null);
+  if (values.length) {
+    const list = make("dl", { class: "values" });
+    for (const [name, column] of values) list.append(make("dt", {}, name), make("dd", {}, column[entry].toFixed(3)));
+    beside.append(list);
   }
   const all = make("div", { class: "all" });
   repaintOpened = [again];
@@ -290,6 +290,7 @@ function start() {
     looks.colours = byId("colours").value;
     looks.opacity = Number(byId("opacity").value);
     looks.scale = byId("scale").value;
+    document.body.classList.toggle("other", looks.method !== 0); // signs are of the first method
     if (state.many !== Number(byId("many").value)) {
       state.many = Number(byId("many").value);
       showPage();

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from mmcam.dumps.store import MapWriter
     from mmcam.explanation import Explanation
+    from mmcam.report import Shown
     from mmcam.task import Batch, Sample, Targets, Task
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ Scale = Literal["own", "joint", "none"]
 How = Literal["beside", "mean", "max", "product"]
 LARGEST_DRAWN = 1024  # pixels a side; a panel has 224
 MOST_HEARD = 3  # words in the table; the strip has all
+ON_PAGE, MAP_ON_PAGE = 448, 112  # pixels; a page of few pictures may show more of each than one of thousands
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -70,6 +72,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures")
     parser.add_argument("--out", type=Path, default=Path("runs/explain"), metavar="DIR", help="(default: runs/explain)")
     parser.add_argument("--hdf5", action="store_true", help="write the raw maps of all pictures to DIR/maps.h5 too")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="show all on one page too, as mmcam report does")
     parser.add_argument(
         "--scale",
         type=Scale,
@@ -105,6 +108,7 @@ def run(arguments: Namespace) -> int:
         for number, question in enumerate(questions, 1)
     ]
     phrases = Phrases(arguments.words or [])
+    shown: list[Shown] = []
     done = 0
     if asked:
         layers = several(overrides)
@@ -136,8 +140,12 @@ def run(arguments: Namespace) -> int:
                     maps.append([one.explanation for one in explained], [one.ids for one in explained])
                 for sample, one in zip(samples, explained, strict=True):
                     print(report(one, sample.image, arguments.out, arguments.scale, arguments.colours), flush=True)
+                if arguments.html:
+                    shown += _shown(samples, explained)
                 done += len(samples)
         phrases.check()
+        if shown:
+            _page(arguments.html, shown, task)
     for failure in failures:
         print(f"mmcam explain: {failure}", file=sys.stderr)
     if not done:
@@ -145,6 +153,8 @@ def run(arguments: Namespace) -> int:
     if failures:
         print(f"mmcam explain: {len(failures)} failed, {done} done", file=sys.stderr)
     print(arguments.out / "maps.h5" if arguments.hdf5 else arguments.out)
+    if shown:
+        print(arguments.html)
     return 1 if failures else 0
 
 
@@ -367,3 +377,21 @@ def _writer(arguments: Namespace, config: str, overrides: dict, task: "Task", fi
         weights_sha256=weights_sha256(task),
         overwrite=True,
     )
+
+
+def _shown(samples: "Sequence[Sample]", explained: Sequence[Explained]) -> "list[Shown]":
+    """What a page keeps of some samples: their pictures small, since it is written when all are known."""
+    from mmcam.report import Shown, shrink
+
+    return [
+        Shown({one.explanation.method: one.explanation}, shrink(sample.image, ON_PAGE))
+        for sample, one in zip(samples, explained, strict=True)
+    ]
+
+
+def _page(path: Path, shown: "Sequence[Shown]", task: "Task") -> None:
+    from mmcam.report import Facts, write
+
+    first = shown[0].first
+    facts = Facts(facts={"layer": first.layer, "method": first.method}, separator=task.separator)
+    write(path, shown, facts, side=ON_PAGE, map_side=MAP_ON_PAGE, overwrite=True)

@@ -55,7 +55,8 @@ def run(arguments: Namespace) -> int:
     from mmcam.dumps.plan import MAPS
     from mmcam.dumps.reader import MapReader
     from mmcam.evaluation.compare import read_results
-    from mmcam.report import Dumped, Facts, write
+    from mmcam.report import Facts, write
+    from mmcam.report.dumped import Dumped
 
     path, out = Path(arguments.run), arguments.out
     if "://" in arguments.run or path.is_dir():
