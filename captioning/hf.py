@@ -56,7 +56,7 @@ class HFCaptioningTask(HFTask):
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """Let the model's own processor make its inputs; where each picture lies on the original is measured."""
-        return self.speaker.prepare(samples, [sample.text or self.prompt for sample in samples])
+        return self.speaker.reader.prepare(samples, [sample.text or self.prompt for sample in samples])
 
     def predict(self, activations: Float[Tensor, "b k h w"], batch: Batch) -> Targets:
         """The words that the model generates."""
@@ -64,9 +64,7 @@ class HFCaptioningTask(HFTask):
 
     def scores(self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets) -> Float[Tensor, "b t"]:
         """Log-probabilities of the tokens, whose sums are those of the words; less those of the foils."""
-        if targets.ids.shape[1] == 0:
-            return activations.new_zeros(targets.ids.shape)
-        return targets.pick(self.log_probabilities(activations, batch, targets))
+        return self.speaker.scores(activations, batch, targets)
 
     def probabilities(
         self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets

@@ -8,9 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from captioning.models import Captioner, load
-from captioning.scores import word_log_probability, word_logit_difference
 from mmcam.errors import UserError
 from mmcam.image import Interpolation, to_tensor
+from mmcam.likelihood import word_log_probability, word_logit_difference
 from mmcam.networks.cut import Trunk
 from mmcam.task import Batch, Heard, Sample, Targets, Task
 from mmcam.text import PAD, START, UNKNOWN, Vocabulary, tokenise

@@ -200,7 +200,7 @@ class Task(nn.Module, ABC):
             "targets) -> (b, t), such as the exponential of log-probabilities or a softmax over all classes"
         )
 
-    def laid(self, maps: Float[Tensor, "b r h w"], batch: Batch) -> Sequence[Float[Tensor, "r y x"]]:
+    def laid(self, maps: Float[Tensor, "b r h w"], batch: Batch) -> Sequence[Float[Tensor, "r _ _"]]:
         """Lay maps as they came from the activations over the pictures.
 
         Only a trunk whose places do not lie like the picture needs one of its own: tiles beside one another, grids of

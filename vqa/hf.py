@@ -76,7 +76,8 @@ class HFVQATask(HFTask):
         """
         if not all(sample.text.strip() for sample in samples):
             raise UserError("expected a question with every picture, got an empty one; give it with --question")
-        return self.speaker.prepare(samples, [self.asked.replace("{question}", sample.text) for sample in samples])
+        prompts = [self.asked.replace("{question}", sample.text) for sample in samples]
+        return self.speaker.reader.prepare(samples, prompts)
 
     def predict(self, activations: Float[Tensor, "b k h w"], batch: Batch) -> Targets:
         """The most probable answers, or the one that the model speaks."""
@@ -87,11 +88,9 @@ class HFVQATask(HFTask):
 
     def scores(self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets) -> Float[Tensor, "b t"]:
         """Logits of chosen answers; log-probabilities of the tokens of spoken ones; less those of the foils."""
-        if targets.ids.shape[1] == 0:
-            return activations.new_zeros(targets.ids.shape)
         if self.chooses:
             return targets.pick(self.speaker.choices(activations, batch))
-        return targets.pick(self.log_probabilities(activations, batch, targets))
+        return self.speaker.scores(activations, batch, targets)
 
     def probabilities(
         self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets

@@ -46,7 +46,7 @@ class Grid(ABC):
         """How many places of the canvas are real, of each picture; None if all are."""
         return None
 
-    def lay(self, maps: Float[Tensor, "b r h w"]) -> list[Float[Tensor, "r y x"]]:
+    def lay(self, maps: Float[Tensor, "b r h w"]) -> list[Float[Tensor, "r _ _"]]:
         """Bring maps on the canvas over the pictures."""
         return list(maps)
 
@@ -125,7 +125,7 @@ class Packed(Grid):
         parts = [x[:, :h, :w].flatten(1).T for x, (h, w) in zip(canvas, self.sizes, strict=True)]
         return list(torch.cat(parts).chunk(self.leaves, -1))
 
-    def lay(self, maps: Float[Tensor, "b r h w"]) -> list[Float[Tensor, "r y x"]]:
+    def lay(self, maps: Float[Tensor, "b r h w"]) -> list[Float[Tensor, "r _ _"]]:
         """Drop the padding."""
         return [x[:, :h, :w] for x, (h, w) in zip(maps, self.sizes, strict=True)]
 
@@ -190,7 +190,7 @@ class Tiles(Grid):
         ]
         return [torch.stack(rows).reshape(len(rows), *self.shape[1:], *whole.shape[2:])]
 
-    def lay(self, maps: Float[Tensor, "b r h w"]) -> list[Float[Tensor, "r y x"]]:
+    def lay(self, maps: Float[Tensor, "b r h w"]) -> list[Float[Tensor, "r _ _"]]:
         """Sum the tiles' maps, each over its own part, as finely as the finest tile: what a place adds, it adds."""
         laid = []
         for picture, windows in zip(maps, self.windows, strict=True):
@@ -250,7 +250,7 @@ class Coordinates(Grid):
         tokens = torch.where(here, found, rest[:, -n:].to(found.dtype))
         return [torch.cat([rest[:, :-n].to(found.dtype), tokens], 1)]
 
-    def lay(self, maps: Float[Tensor, "b r h w"]) -> list[Float[Tensor, "r y x"]]:
+    def lay(self, maps: Float[Tensor, "b r h w"]) -> list[Float[Tensor, "r _ _"]]:
         """Cut the padding off."""
         return [x[:, :h, :w] for x, (h, w) in zip(maps, self.sizes, strict=True)]
 

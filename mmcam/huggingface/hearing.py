@@ -64,7 +64,7 @@ def _places(
             f"{type(speaker.model).__name__} reads its prompt apart from its answer; what it hears is not told. Models "
             "whose answer goes on after the prompt can be asked, such as LLaVA, Qwen-VL or BLIP captioning"
         )
-    filler = torch.where(targets.mask, targets.ids, speaker.pad)
+    filler = torch.where(targets.mask, targets.ids, speaker.reader.pad)
     counts = targets.mask.sum(1)
     inputs, _ = continued(batch.inputs, filler, counts, {})
     ids, end = inputs["input_ids"], batch.inputs["lengths"].to(filler.device) + counts - 1

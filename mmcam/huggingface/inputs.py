@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["alike", "continued", "joined", "left_aligned", "taken_apart"]
+__all__ = ["alike", "continued", "joined", "left_aligned", "one_more", "taken_apart"]
 
 COUNT = "#count"
 PIXELS = ("pixel_values", "flattened_patches", "image_grid_thw")
@@ -136,3 +136,13 @@ def left_aligned(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if x.shape[:2] == ids.shape and name not in (*PIXELS, *OURS):
             moved[name] = x.gather(1, order.view(*order.shape, *[1] * (x.ndim - 2)).expand_as(x))
     return moved
+
+
+def one_more(inputs: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
+    """Put one more token at the end of the text."""
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    return {
+        **inputs,
+        "input_ids": torch.cat([ids, torch.full_like(ids[:, :1], number)], 1),
+        "attention_mask": torch.cat([mask, torch.ones_like(mask[:, :1])], 1),
+    }

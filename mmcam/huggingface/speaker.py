@@ -1,6 +1,6 @@
 """A vision-language model that sees a picture once and is asked about its words as often as one likes.
 
-    prepare     samples → Batch                          processor, windows of the originals
+    reader      samples → Batch                          `mmcam.huggingface.reader`
     see         Batch → activations (b, k, h, w)         the tower works, once
     say         activations → tokens                     generation, on what was seen
     logs        activations, tokens → log p (b, t, v)    one teacher-forced pass, differentiable in the activations
@@ -9,31 +9,28 @@ Nothing is hooked into `generate`: what was said is scored anew, as a given text
 """
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
-from weakref import ref
 
 import torch
 from jaxtyping import Bool, Float, Int
-from PIL import Image
 from torch import Tensor, nn
 
 from mmcam.errors import UserError
+from mmcam.huggingface.cutting import tower
 from mmcam.huggingface.families import Family, find
-from mmcam.huggingface.features import METHOD, Features, fallback
-from mmcam.huggingface.grids import Grid, whole_window
-from mmcam.huggingface.inputs import alike, continued, joined, left_aligned, taken_apart
-from mmcam.huggingface.leaf import NONE, Run, Tower, Wrappers
-from mmcam.huggingface.prompts import OPENINGS, tokenizer
+from mmcam.huggingface.features import fallback
+from mmcam.huggingface.grids import Grid
+from mmcam.huggingface.inputs import alike, continued, left_aligned, one_more, taken_apart
+from mmcam.huggingface.leaf import NONE, Run, Wrappers
+from mmcam.huggingface.reader import Reader
 from mmcam.huggingface.vilt import patches, seeded
-from mmcam.huggingface.windows import NOWHERE, windows
-from mmcam.networks.twin import Nest
-from mmcam.task import Batch, Sample, Window
+from mmcam.likelihood import word_log_probability, word_logit_difference
+from mmcam.networks.twin import Nest, named
+from mmcam.task import Batch, Targets
 
 __all__ = ["Speaker"]
-
-NAN = (float("nan"),) * 4
 
 
 class Speaker:
@@ -41,8 +38,8 @@ class Speaker:
 
     Attributes:
         model: The model.
-        processor: Its processor; a pair of tokenizer and image processor will do.
         family: What is particular to it.
+        reader: Its processor.
         tokenizer: The processor's part that reads text.
         layer: Name of the leaf.
     """
@@ -66,23 +63,17 @@ class Speaker:
             UserError: There is no such module.
         """
         found = family or find(model.config, type(model).__name__) or fallback(model.config)
-        self.model, self.processor, self.family = model, processor, found
-        self.tokenizer = tokenizer(processor)
-        self._tower = Features(model) if found.leaf == METHOD else _tower(model, found, layer)
+        self.model, self.family = model, found
+        self.reader = Reader(processor, model.config, found)
+        self.tokenizer = self.reader.tokenizer
+        self._tower = tower(model, found, layer)
         self.layer = self._tower.leaf
-        self._eye = _Eye(self)
-        self._proven = False
+        self._proven = self._plain_readout = False
 
     @property
     def config(self) -> Any:  # noqa: ANN401
         """The model's configuration."""
         return self.model.config
-
-    @property
-    def pad(self) -> int:
-        """The number that fills up text."""
-        number = self.tokenizer.pad_token_id
-        return 0 if number is None else number
 
     @property
     def ends(self) -> set[int]:
@@ -91,36 +82,6 @@ class Speaker:
         text = getattr(self.config, "text_config", None)
         found = [told, self.tokenizer.eos_token_id, getattr(text, "sep_token_id", None)]
         return {n for x in found if x is not None for n in (x if isinstance(x, list) else [x])}
-
-    def prepare(self, samples: Sequence[Sample], prompts: Sequence[str]) -> Batch:
-        """Make a batch; safe in a worker process.
-
-        Args:
-            samples: The samples.
-            prompts: What each is asked, without marks.
-
-        Returns:
-            The batch. `images` are what the network sees if that is one picture a sample, else empty.
-        """
-        opening = OPENINGS[self.family.opening]
-        each = [
-            opening(self.processor, self.config, s.image, prompt) for s, prompt in zip(samples, prompts, strict=True)
-        ]
-        inputs = joined(each, self.pad, self.family.packed)
-        sizes = tuple((s.image.height, s.image.width) for s in samples)
-        seen = [self._windows(size) for size in sizes]
-        if self.family.shown == "tiles":
-            inputs["tile_windows"] = _filled(seen)
-        pixels = inputs.get("pixel_values")
-        single = pixels is not None and pixels.ndim == 4 and self.family.shown == "one"
-        return Batch(
-            images=inputs.pop("pixel_values") if single else torch.empty(len(samples), 3, 0, 0),
-            ids=tuple(s.id for s in samples),
-            sizes=sizes,
-            texts=tuple(s.text for s in samples),
-            windows=tuple(whole_window(row) for row in seen),
-            inputs=inputs,
-        )
 
     def see(self, batch: Batch) -> Float[Tensor, "b k h w"]:
         """Let the tower work; leaves in the memo what belongs to the leaf besides the activations."""
@@ -142,10 +103,18 @@ class Speaker:
         one = torch.zeros(1, dtype=torch.long, device=canvas.device)
         with torch.inference_mode(False), torch.enable_grad():
             first, chosen = canvas[:1].detach().clone().requires_grad_(), batch.take(one)
-            if self.speech == "classes":
-                logits = self.choices(first, chosen)
-            else:
-                logits = self.logits(first, chosen, one[:, None], torch.ones_like(one[:, None], dtype=torch.bool))
+            try:
+                if self.speech == "classes":
+                    logits = self.choices(first, chosen)
+                else:
+                    logits = self.logits(first, chosen, one[:, None], torch.ones_like(one[:, None], dtype=torch.bool))
+            except (TypeError, AttributeError, LookupError) as error:  # it reads what the tower kept on its way
+                raise UserError(
+                    f"cut at {self.layer!r}, {type(self.model).__name__} cannot go on: {type(error).__name__}: "
+                    f"{' '.join(str(error).split())[:200]}; choose another layer"
+                ) from error
+            if self.speech != "classes":
+                self._plain_readout = self._reads_plainly(first.detach(), chosen, logits.detach())
             gradient = None
             if logits.requires_grad:
                 # Weighted, since softmax and norms may make a plain sum constant.
@@ -169,7 +138,7 @@ class Speaker:
             )
         self._proven = True
 
-    def lay(self, maps: Float[Tensor, "b r h w"], batch: Batch) -> list[Float[Tensor, "r y x"]]:
+    def lay(self, maps: Float[Tensor, "b r h w"], batch: Batch) -> list[Float[Tensor, "r _ _"]]:
         """Lay maps on the canvas over the pictures."""
         return self._grid(batch, batch.memo["shape"]).lay(maps)
 
@@ -212,7 +181,7 @@ class Speaker:
         if "input_ids" in inputs:
             inputs = left_aligned(inputs)
         # BLIP's generate drops the last token, which it takes for an end mark.
-        return _one_more(inputs, next(iter(self.ends))) if self.family.opening == "blip" else inputs
+        return one_more(inputs, next(iter(self.ends))) if self.family.opening == "blip" else inputs
 
     def logs(
         self,
@@ -248,7 +217,7 @@ class Speaker:
         """Compute the scores before softmax; see `logs`."""
         if self.family.alike:
             groups = list(self._alike(batch))
-            found = [self._logits(activations[i], some, ids[i], mask[i]) for i, some in groups]
+            found = [self._logits(activations[i], some, ids[i], mask[i], others) for i, some in groups]
             return torch.cat(found)[torch.cat([i for i, _ in groups]).argsort()]
         return self._logits(activations, batch, ids, mask, others)
 
@@ -266,11 +235,11 @@ class Speaker:
         others: Wrappers = NONE,
     ) -> Float[Tensor, "b t v"]:
         inputs = dict(batch.inputs) | self._pixels(batch)
-        filler = torch.where(mask, ids, self.pad)
+        filler = torch.where(mask, ids, self.reader.pad)
         if self.speech == "encoder-decoder":
             start = filler.new_full((len(filler), 1), self._start)
             inputs["decoder_input_ids"] = torch.cat([start, filler], 1)[:, :-1]
-            return self._answered(activations, batch, taken_apart(inputs, self._dtype))
+            return self._answered(activations, batch, taken_apart(inputs, self._dtype), others)
         inputs, places = continued(inputs, filler, mask.sum(1), self.family.filled or {})
         length, options = inputs["input_ids"].shape[1], {}
         if "logits_to_keep" in inspect.signature(self.model.forward).parameters:
@@ -278,6 +247,53 @@ class Speaker:
         logits = self._answered(activations, batch, {**taken_apart(inputs, self._dtype), **options}, others)
         places = places.to(logits.device) - (length - logits.shape[1])  # of pictures and of what was not kept
         return logits.gather(1, places.clamp(0, logits.shape[1] - 1)[..., None].expand(-1, -1, logits.shape[2]))
+
+    def scores(
+        self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets, others: Wrappers = NONE
+    ) -> Float[Tensor, "b t"]:
+        """Compute log p of the targets' tokens, less that of their foils.
+
+        Where the model's last step is a plain product with its vocabulary, the hidden states before it are asked for,
+        and that step is differentiated in closed form (`mmcam.likelihood`).
+
+        Args:
+            activations: What is seen.
+            batch: The samples.
+            targets: The tokens.
+            others: See `logs`.
+        """
+        if targets.ids.shape[1] == 0:
+            return activations.new_zeros(targets.ids.shape)
+        if not self._plain_readout:
+            return targets.pick(self.logs(activations, batch, targets.ids, targets.mask, others))
+        name, readout = self._readout
+        asked = {**others, name: lambda call: lambda states: states}
+        states = self.logits(activations, batch, targets.ids, targets.mask, asked)
+        bias = readout.weight.new_zeros(len(readout.weight)) if readout.bias is None else readout.bias
+        if targets.foils is None:
+            return word_log_probability(states, readout.weight, bias, targets.ids)
+        return word_logit_difference(states, readout.weight, bias, targets.ids, targets.foils)
+
+    @property
+    def _readout(self) -> tuple[str, Any]:
+        holders = (module for module in self.model.modules() if hasattr(module, "get_output_embeddings"))
+        found = next((x for holder in holders if (x := holder.get_output_embeddings()) is not None), None)
+        return next(((name, x) for name, x in named(self.model) if x is found), ("", None))
+
+    @torch.no_grad()
+    def _reads_plainly(
+        self, activations: Float[Tensor, "1 k h w"], batch: Batch, logits: Float[Tensor, "1 1 v"]
+    ) -> bool:
+        """Whether logits are the readout's product with the states before it, and nothing else is done to them."""
+        name, readout = self._readout
+        if type(readout) is not nn.Linear:
+            return False
+        one = torch.zeros(1, 1, dtype=torch.long, device=logits.device)
+        asked = {name: lambda call: lambda states: states}
+        states = self.logits(activations, batch, one, torch.ones_like(one, dtype=torch.bool), asked)
+        if states.shape[-1] != readout.in_features:
+            return False
+        return torch.allclose(readout(states).float(), logits.float(), atol=1e-3, rtol=1e-3)
 
     def choices(self, activations: Float[Tensor, "b k h w"], batch: Batch) -> Float[Tensor, "b a"]:
         """Compute the logits of all answers of a model that chooses one."""
@@ -327,15 +343,6 @@ class Speaker:
         inputs |= {name: x for name, x in batch.memo.items() if name.startswith("patch_")}
         return self.family.grid(self.config, inputs, shape)
 
-    def _windows(self, size: tuple[int, int]) -> tuple[Window, ...]:
-        if self.family.shown == "whole":
-            return ((0.0, 0.0, float(size[0]), float(size[1])),)
-        found = windows(self._eye, size)
-        # Of a processor that always makes as many tiles the last ones may be empty.
-        while len(found) > 1 and self.family.batched and found[-1] == NOWHERE:
-            found = found[:-1]
-        return found
-
     def _answer(self, row: list[int]) -> list[int]:
         ends = self.ends
         stop = next((i for i, number in enumerate(row) if number in ends), len(row))
@@ -364,59 +371,3 @@ class Speaker:
     @property
     def _dtype(self) -> torch.dtype:
         return next((p.dtype for p in self.model.parameters() if p.is_floating_point()), torch.float32)
-
-
-class _Eye:
-    """What a speaker makes of a picture, called like an image processor; so windows are those of the very inputs."""
-
-    def __init__(self, speaker: Speaker) -> None:
-        self._speaker = ref(speaker)
-
-    def __call__(self, images: Any, **options: Any) -> dict[str, Any]:  # noqa: ANN401
-        speaker = self._speaker()
-        assert speaker is not None
-        image: Image.Image = images[0] if isinstance(images, list) else images
-        asked = "" if speaker.family.opening == "none" else "what?"  # no prompt changes a picture that is measured
-        return OPENINGS[speaker.family.opening](speaker.processor, speaker.config, image, asked)
-
-
-def _filled(rows: Sequence[Sequence[Window]]) -> Float[Tensor, "b t 4"]:
-    """Windows of tiles as a tensor; NaN where a sample has fewer."""
-    most = max(len(row) for row in rows)
-    return torch.tensor([[*row, *[NAN] * (most - len(row))] for row in rows], dtype=torch.float64)
-
-
-def _tower(model: nn.Module, family: Family, layer: str | None) -> Tower:
-    """The family's cut, or one at another layer of the user's."""
-    own = _named(model, family.leaf)
-    if layer in (None, own):
-        return Tower(model, [*family.towers, *_siblings(model, own)], own, family.side, family.fields)
-    return Tower(model, _siblings(model, layer), layer)
-
-
-def _named(model: nn.Module, name: str) -> str:
-    """A module's name whose negative numbers count from the end, as in "encoder.layer.-2"."""
-    parts: list[str] = []
-    for part in name.split("."):
-        if part.startswith("-"):
-            part = str(len(list(model.get_submodule(".".join(parts)).children())) + int(part))
-        parts.append(part)
-    return ".".join(parts)
-
-
-def _siblings(model: nn.Module, leaf: str) -> list[str]:
-    """The modules before the leaf in its list, whose work is done when the leaf is reached."""
-    parent, _, own = leaf.rpartition(".")
-    if not own.isdecimal():
-        return []
-    return [f"{parent}.{i}" for i in range(int(own))]
-
-
-def _one_more(inputs: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
-    """Put one more token at the end of the text."""
-    ids, mask = inputs["input_ids"], inputs["attention_mask"]
-    return {
-        **inputs,
-        "input_ids": torch.cat([ids, torch.full_like(ids[:, :1], number)], 1),
-        "attention_mask": torch.cat([mask, torch.ones_like(mask[:, :1])], 1),
-    }

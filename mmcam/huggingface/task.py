@@ -104,7 +104,7 @@ class HFTask(Task):
         """The vision tower's output, on a canvas; of ViLT, which has no tower, a layer's image tokens."""
         return self.speaker.see(batch)
 
-    def laid(self, maps: Float[Tensor, "b r h w"], batch: Batch) -> Sequence[Float[Tensor, "r y x"]]:
+    def laid(self, maps: Float[Tensor, "b r h w"], batch: Batch) -> Sequence[Float[Tensor, "r _ _"]]:
         """Tiles, packed and padded pictures brought over the originals."""
         laid = self.speaker.lay(maps, batch)
         return laid if self.grid is None else [upsample(one, self.grid) for one in laid]
@@ -143,8 +143,7 @@ class HFTask(Task):
             return activations.new_zeros(len(vectors), 0)
         index = torch.arange(len(batch), device=vectors.device).repeat_interleave(len(vectors) // max(1, len(batch)))
         activations, batch, targets = activations[index], batch.take(index), targets.take(index)
-        others = hearing(self.speaker, batch, targets, vectors)
-        return targets.pick(self.speaker.logs(activations, batch, targets.ids, targets.mask, others))
+        return self.speaker.scores(activations, batch, targets, hearing(self.speaker, batch, targets, vectors))
 
     def token_names(self, ids: Sequence[Sequence[int]]) -> list[list[str]]:
         """Each token as a text."""

@@ -3,10 +3,10 @@ import torch
 from torch import nn
 
 from captioning.models import FOUND, AttendAndTell, LSTMStep, ShowAndTell, load
-from captioning.scores import word_log_probability, word_logit_difference
 from mmcam.checkpoint import save_model
 from mmcam.errors import UserError
 from mmcam.gradients import batched, channel_weights, looped
+from mmcam.likelihood import word_log_probability, word_logit_difference
 from mmcam.networks.backbones import PLACES, place_code
 
 WORDS = ["a", "dog", "cat", "left", "of"]

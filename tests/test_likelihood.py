@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn.functional import log_softmax
 
-from captioning.scores import word_log_probability, word_logit_difference
+from mmcam.likelihood import word_log_probability, word_logit_difference
 
 B, T, D, V = 2, 3, 4, 7
 

@@ -1,0 +1,46 @@
+"""Where a model is cut: at its family's leaf, or at another layer of the user's."""
+
+from torch import nn
+
+from mmcam.huggingface.families import Family
+from mmcam.huggingface.features import METHOD, Features
+from mmcam.huggingface.leaf import Tower
+
+__all__ = ["tower"]
+
+
+def tower(model: nn.Module, family: Family, layer: str | None = None) -> Tower | Features:
+    """Cut a model.
+
+    Args:
+        model: The model.
+        family: What is particular to it.
+        layer: Name of a module whose output shall be explained; the family's own leaf if not given.
+
+    Raises:
+        UserError: There is no such module.
+    """
+    if family.leaf == METHOD:
+        return Features(model)
+    own = _named(model, family.leaf)
+    if layer in (None, own):
+        return Tower(model, [*family.towers, *_siblings(model, own)], own, family.side, family.fields)
+    return Tower(model, _siblings(model, layer), layer)
+
+
+def _named(model: nn.Module, name: str) -> str:
+    """A module's name whose negative numbers count from the end, as in "encoder.layer.-2"."""
+    parts: list[str] = []
+    for part in name.split("."):
+        if part.startswith("-"):
+            part = str(len(list(model.get_submodule(".".join(parts)).children())) + int(part))
+        parts.append(part)
+    return ".".join(parts)
+
+
+def _siblings(model: nn.Module, leaf: str) -> list[str]:
+    """The modules before the leaf in its list, whose work is done when the leaf is reached."""
+    parent, _, own = leaf.rpartition(".")
+    if not own.isdecimal():
+        return []
+    return [f"{parent}.{i}" for i in range(int(own))]
