@@ -204,10 +204,22 @@ def _batched(case: Case) -> tuple[str, str]:
 
 
 def _finite_differences(case: Case) -> tuple[str, str]:
-    """∂y/∂probe along random directions against (y(A + εu) - y(A - εu)) / 2ε."""
+    """∂y/∂probe along random directions against (y(A + εu) - y(A - εu)) / 2ε.
+
+    A longer ε is tried too: norms of language models round to float32 on their way, which drowns small differences.
+    """
     _, weights = channel_weights(case.head, case.activations, case.targets.rows, looped)
+    tolerance, error = case.tolerance(1e-3, 0.1), float("inf")
+    for share in (1e-5, 1e-3) if case.exact else (1e-2,):
+        error = min(error, _difference(case, weights, share * float(case.activations.abs().mean())))
+        if error <= tolerance:
+            break
+    return _verdict(error, tolerance), f"3 directions; largest relative error {error:.1e}"
+
+
+def _difference(case: Case, weights: Float[Tensor, "b r k"], step: float) -> float:
+    """The largest error of three directions at one ε."""
     area = case.activations.shape[2:].numel()
-    step = float(case.activations.abs().mean()) * (1e-5 if case.exact else 1e-2)
     generator = torch.Generator().manual_seed(0)
     error = 0.0
     for _ in range(3):
@@ -216,7 +228,7 @@ def _finite_differences(case: Case) -> tuple[str, str]:
         shift = step * direction[..., None, None]
         found = (case.rows(case.activations + shift) - case.rows(case.activations - shift)) / (2 * step)
         error = max(error, _relative(found, expected))
-    return _verdict(error, case.tolerance(1e-3, 0.1)), f"3 directions; largest relative error {error:.1e}"
+    return error
 
 
 def _cam_identity(case: Case) -> tuple[str, str]:

@@ -66,6 +66,16 @@ def test_wrong_derivatives():
     assert found["finite differences"] == OK  # these are of the reference
 
 
+def test_a_head_that_rounds_to_float32_on_its_way():
+    """Differences of 1e-5 drown in it; longer ones do not."""
+
+    class Rounding(TinyTask):
+        def _logits(self, activations, batch):
+            return super()._logits(activations.to(torch.float32).to(activations.dtype), batch)
+
+    assert results(Rounding(head="mlp"))["finite differences"] == OK
+
+
 def test_finite_differences_catch_a_wrong_reference(monkeypatch):
     right = doctor.channel_weights
 

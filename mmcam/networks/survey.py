@@ -143,6 +143,8 @@ def survey_task(task: Task, sample: Sample) -> tuple[list[Surveyed], Size]:
         return survey(_Trunk(backbone), torch.empty(1, 3, *backbone.size, device=task.device)), backbone.size
     batch = task.collate([sample]).to(task.device)
     size = batch.images.shape[-2], batch.images.shape[-1]
+    if batch.images.numel() == 0 or "input_ids" in batch.inputs:  # a language model, whose tower cannot be told apart
+        return [], size
     if isinstance(model, nn.Module) and task.layer in dict(named(model)):
         kind = next((p.dtype for p in model.parameters() if p.is_floating_point()), batch.images.dtype)
         return survey(model, batch.images.to(kind), getattr(task, "prefix", None)), size
