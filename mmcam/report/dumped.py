@@ -1,5 +1,6 @@
 """A dump as what the page shows: read one picture after the other, each with its maps and what is known about it."""
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -17,6 +18,8 @@ from mmcam.sources import Source
 from mmcam.truth import Truth
 
 __all__ = ["Dumped"]
+
+logger = logging.getLogger(__name__)
 
 
 class Dumped:
@@ -87,7 +90,11 @@ class Dumped:
         """
         if not isinstance(self.source, Truth) or not self._said:
             return {}
-        judged = self.source.judge({number: words for number, (_, words) in self._said.items()})
+        try:
+            judged = self.source.judge({number: words for number, (_, words) in self._said.items()})
+        except UserError as error:
+            logger.warning("what was said is not judged: %s", error)
+            return {}
         found: dict[str, list[float | None]] = {}
         for name, values in judged.items():
             column: list[float | None] = [None] * len(self.ids)
@@ -134,7 +141,10 @@ class Dumped:
         self.unread += image is None
         known = ""
         if isinstance(source, Truth):
-            known = marks(source, number, explanation)
+            try:
+                known = marks(source, number, explanation)
+            except UserError as error:  # the picture can be shown all the same
+                logger.warning("%s is not judged: %s", explanation.id, error)
             if self.ids[place] == source.ids[number] and not self._people:
                 self._said[number] = place, explanation.words
         return Shown(shown.explanations, image, missing, source.given(number), known)

@@ -1,7 +1,6 @@
 """Words held against the truth: which maps point at their things, and which words name what is not there."""
 
 from mmcam.draw import upsample
-from mmcam.errors import UserError
 from mmcam.explanation import Explanation
 from mmcam.metrics.pointing import peaks
 from mmcam.report.shown import ABSENT, HIT, MISS, UNKNOWN
@@ -20,14 +19,14 @@ def marks(truth: Truth, number: int, explanation: Explanation) -> str:
 
     Returns:
         A letter a word, as for `Shown`; "" where no word of it can be judged.
+
+    Raises:
+        UserError: The annotations of the picture are missing or broken.
     """
     about = truth.about(number, explanation.words)
     if all(meant is None for meant in about) or truth.human(number) is not None:
         return ""  # where people pointed there are no things
-    try:
-        things = truth.things(number)
-    except UserError:  # no annotations of this picture
-        return ""
+    things = truth.things(number)
     if tuple(things.masks.shape[1:]) != explanation.size:
         return ""
     found = []

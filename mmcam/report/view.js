@@ -82,13 +82,12 @@ function told(entry, maps, row) {
 /** The words of an entry as buttons, which show their maps on a canvas. */
 function wordButtons(entry, maps, picture, canvas, line, held) {
   const group = make("div", { class: "words", role: "group", "aria-label": index.answers ? "Answers" : "Words" });
-  const signs = { hit: "✓", miss: "✗", absent: "∄" };
+  const signs = { hit: "✓", miss: "✗", absent: "∅" };
   const buttons = index.words[entry].map((word, row) => {
     const mark = MARKS[index.marks[entry][row]];
     const button = make("button", { type: "button", "data-row": row, "aria-pressed": "false", tabindex: row ? -1 : 0 }, index.vocabulary[word]);
     if (mark) button.append(" ", make("span", { class: `mark ${mark}`, "aria-hidden": "true" }, signs[mark]));
     if (index.answers) button.append(" ", make("span", { class: "score" }, signed(index.scores[entry][row])));
-    button.setAttribute("aria-label", told(entry, maps, row));
     return button;
   });
   let fixed = -1;
@@ -96,7 +95,10 @@ function wordButtons(entry, maps, picture, canvas, line, held) {
     canvas.hidden = row < 0;
     if (row >= 0) paint(canvas, maps, picture, row);
     line.textContent = row >= 0 ? told(entry, maps, row) : "";
-    buttons.forEach((button, each) => button.setAttribute("aria-pressed", String(each === row)));
+    buttons.forEach((button, each) => {
+      button.setAttribute("aria-pressed", String(each === row));
+      button.setAttribute("aria-label", told(entry, maps, each)); // by the chosen method
+    });
   };
   const hold = (row) => {
     fixed = row;
@@ -124,12 +126,9 @@ function wordButtons(entry, maps, picture, canvas, line, held) {
     }
   });
   group.append(...buttons);
-  if (held >= 0) hold(held);
-  const again = () => {
-    const row = buttons.findIndex((button) => button.getAttribute("aria-pressed") === "true");
-    if (row >= 0) show(row);
-  };
-  return { group, again, show, hold };
+  hold(held);
+  const again = () => show(buttons.findIndex((button) => button.getAttribute("aria-pressed") === "true"));
+  return { group, again, hold };
 }
 
 /** Lines about an entry under its words. */
@@ -210,7 +209,7 @@ function open(entry) {
   const { box, canvas } = view(entry, maps, picture);
   const line = make("p", { class: "line told", role: "status" });
   const { group, again, hold } = wordButtons(entry, maps, picture, canvas, line, index.words[entry].length ? Math.max(wanted(entry), 0) : -1);
-  const beside = make("div", {});
+  const beside = make("div", { class: "beside" });
   if (index.prompts[entry]) beside.append(make("p", { class: "prompt" }, index.prompts[entry]));
   beside.append(group, line, ...remarks(entry, maps));
   const others = (siblings.get(index.pictures[entry]) ?? []).filter((other) => other !== entry);
@@ -243,7 +242,7 @@ function open(entry) {
     all.append(make("figure", {}, small.box, make("figcaption", {}, `${index.vocabulary[word]} ${signed(index.scores[entry][row])}`)));
   });
   byId("one-name").textContent = index.ids[entry];
-  byId("one-content").replaceChildren(make("div", { class: "large" }, box, beside), all);
+  byId("one-content").replaceChildren(make("div", { class: "large" }, box, beside, all));
   state.opened = entry;
   const at = state.chosen.indexOf(entry);
   byId("before").disabled = at <= 0;
@@ -254,7 +253,10 @@ function open(entry) {
 
 function step(by) {
   const at = state.chosen.indexOf(state.opened);
-  if (at >= 0 && state.chosen[at + by] !== undefined) open(state.chosen[at + by]);
+  if (at < 0 || state.chosen[at + by] === undefined) return;
+  open(state.chosen[at + by]);
+  const active = document.activeElement;
+  if (!byId("one").contains(active) || active.disabled) byId("one-name").focus(); // or keys would go nowhere
 }
 
 /** Show one part of the page. */

@@ -129,6 +129,28 @@ def test_without_truth_there_are_no_marks():
     assert marks(truth, 0, explanation("x", ("one",), size=(6, 8))) == ""
 
 
+def test_broken_annotations_do_not_end_a_report(tmp_path, caplog):
+    from tests.truths import Halves
+
+    class Broken(Halves):
+        def things(self, number):
+            raise UserError("no instances")
+
+        def judge(self, said):
+            raise UserError("no answers")
+
+    write_dump(tmp_path / "maps.h5", explanation("h0"))
+    dumped = Dumped(tmp_path / "maps.h5", Broken())
+    (one,) = dumped
+    assert one.image is not None
+    assert one.marks == ""
+    assert dumped.columns() == {}
+    assert [record.getMessage() for record in caplog.records] == [
+        "h0 is not judged: no instances",
+        "what was said is not judged: no answers",
+    ]
+
+
 def test_data_that_are_gone_leave_the_maps(dump, capsys):
     where = {"class_path": "mmcam.sources.Files", "init_args": {"where": "photos"}}
     write_dump(Path("gone.h5"), explanation("h0"), data=where)
