@@ -29,6 +29,8 @@ VERBS = {
     "dump": ("mmcam.verbs.dump", "explain a whole data set, into a file that outlives any accident"),
     "evaluate": ("mmcam.verbs.evaluate", "hold maps against the truth, as a table that can be put in a paper"),
     "report": ("mmcam.verbs.report", "show a dump as one HTML file that opens from the disk"),
+    "demo": ("mmcam.verbs.demo", "serve a page on this machine that shows where models look"),
+    "study": ("mmcam.verbs.study", "ask people what they see in maps, and which of two models they trust"),
     "doctor": ("mmcam.verbs.doctor", "check that maps of your own model and layer can be trusted"),
     "layers": ("mmcam.verbs.layers", "list the layers that can be explained, and say why others cannot"),
     "scenes": ("mmcam.verbs.scenes", "write the embedded world as a data set in COCO's and VQA's formats"),
