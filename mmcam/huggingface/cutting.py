@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from mmcam.errors import UserError
 from mmcam.huggingface.families import Family
 from mmcam.huggingface.features import METHOD, Features
 from mmcam.huggingface.leaf import Tower
@@ -18,13 +19,23 @@ def tower(model: nn.Module, family: Family, layer: str | None = None) -> Tower |
         layer: Name of a module whose output shall be explained; the family's own leaf if not given.
 
     Raises:
-        UserError: There is no such module.
+        UserError: There is no such module, or its places are not those of the family's leaf.
     """
     if family.leaf == METHOD:
+        if layer not in (None, METHOD):
+            raise UserError(
+                f"a family without a row is cut at {METHOD}, not at {layer!r}; leave the layer out, or give family=, a "
+                "row like those of mmcam.huggingface.families.FAMILIES"
+            )
         return Features(model)
     own = _named(model, family.leaf)
     if layer in (None, own):
         return Tower(model, [*family.towers, *_siblings(model, own)], own, family.side, family.fields)
+    if family.fields and layer.startswith(f"{own}."):
+        raise UserError(
+            f"inside {own!r} {type(model).__name__} has its places in an order of its own (windows, blocks to be "
+            f"merged), which maps of {layer!r} would get wrong; only what {own!r} gives can be explained"
+        )
     return Tower(model, _siblings(model, layer), layer)
 
 

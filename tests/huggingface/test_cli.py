@@ -106,3 +106,31 @@ def test_layers_of_a_classifier_from_a_folder(models, here, capsys):
     assert main(["layers", "--config", config]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  *")]
     assert line.split()[1] == "vit.layers.1.layernorm_before"
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "message"),
+    [
+        ("llava", "model.vision_tower", "reads more of its tower than this layer"),
+        ("llava", "model.vision_tower.encoder.layers.0", "cannot go on"),
+        ("qwen2.5-vl", "model.visual.merger", "in an order of its own"),
+        ("blip", "vision_model.encoder.layer.0", "did you mean 'vision_model.encoder.layers.0'"),
+    ],
+)
+def test_a_layer_that_cannot_be_explained_is_one_line(name, layer, message, models, here, capsys):
+    config = written(models(name), CAPTION, generation={"length": 2}, prompt="" if name == "blip" else "what is this?")
+    capsys.readouterr()
+    assert main(["explain", "photos/a.png", "--config", config, "--layer", layer]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mmcam explain")]
+    assert message in line
+
+
+def test_layers_of_a_language_model_cannot_be_listed(models, here, capsys):
+    config = written(models("llava"), CAPTION, prompt="what is this?")
+    assert main(["layers", "--config", config]) == 2
+    assert "cannot be seen from outside" in capsys.readouterr().err
+
+
+def test_the_doctor_finds_nothing_wrong(models, here, capsys):
+    config = written(models("llava"), CAPTION, generation={"length": 2}, prompt="what is this?")
+    assert main(["doctor", "--config", config]) == 0, capsys.readouterr().out
