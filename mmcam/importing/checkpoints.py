@@ -6,14 +6,13 @@ before torch 1.6 are read by `mmcam.importing.old_models`.
 """
 
 import logging
-import pickletools
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ from torch.serialization import safe_globals
 from mmcam.errors import UserError
 from mmcam.importing.files import KINDS, kind_of
 from mmcam.importing.old_models import read_old_model
-from mmcam.importing.pickles import OLD_MODULES, Plain, plain_class, refused
+from mmcam.importing.pickles import OLD_MODULES, Plain, instructions, plain_class, refused
 
 __all__ = ["LARGEST", "load_weights", "named_globals", "read_checkpoint", "shape_of", "state_of", "weights_of"]
 
@@ -30,6 +29,12 @@ logger = logging.getLogger(__name__)
 
 LARGEST = 8 * 2**30
 """Bytes that the tensors of one state dict may take, after those that are views of a few numbers are written out."""
+
+LARGEST_TREE = 256 * 2**20
+"""Bytes of the pickle beside the tensors."""
+
+MOST_MODULES = 10_000
+"""Of one model: a pickle of a few lines may hold one module in many, many times over."""
 
 MODULES = ("torch.nn.modules.*", "torchvision.models.*", "torch.optim.*", "torch.nn.parallel.*")
 """Classes of whole pickled models and optimisers; stand-ins are made for all of them."""
@@ -53,7 +58,6 @@ KNOWN = (
     "collections.OrderedDict",
     "collections.Counter",
     "builtins.set",
-    "builtins.bytearray",
     "_codecs.encode",
 )
 
@@ -126,13 +130,18 @@ def named_globals(path: Path | str) -> set[str]:
         if kind_of(path) == "torch":
             with zipfile.ZipFile(path) as archive:
                 _check_archive(archive, path)
-                inner = next(name for name in archive.namelist() if name.partition("/")[2] == "data.pkl")
+                inner = next(entry for entry in archive.infolist() if entry.filename.partition("/")[2] == "data.pkl")
+                if inner.file_size > LARGEST_TREE:
+                    raise ValueError(f"a pickle of {inner.file_size / 2**20:.0f} MiB beside the tensors")
                 with archive.open(inner) as stream:
                     return set(_globals(stream))
         with path.open("rb") as stream:  # magic number, protocol, system, the object, names of storages
             return {name for _ in range(5) for name in _globals(stream)}
-    except (ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, OSError) as error:
-        raise UserError(f"{path} is no whole checkpoint ({error}); copy it again") from error
+    except UserError:
+        raise
+    except Exception as error:  # a broken program may fail in any way
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} is no whole checkpoint ({reason}); copy it again") from error
 
 
 def _check_archive(archive: zipfile.ZipFile, path: Path) -> None:
@@ -144,13 +153,13 @@ def _check_archive(archive: zipfile.ZipFile, path: Path) -> None:
 def _globals(stream: BufferedIOBase | IO[bytes]) -> Iterator[str]:
     """The globals of one pickle; the stream is left behind its end."""
     texts: list[str] = []
-    for instruction, argument, _ in pickletools.genops(cast(IO[bytes], stream)):
-        if instruction.name in ("GLOBAL", "INST"):
+    for instruction, argument in instructions(stream):
+        if instruction in ("GLOBAL", "INST"):
             module, _, name = str(argument).partition(" ")
             yield f"{OLD_MODULES.get(module, module)}.{name}"
-        elif instruction.name == "STACK_GLOBAL":  # torch writes none, so that who does has something else in mind
+        elif instruction == "STACK_GLOBAL":  # torch writes none, so that who does has something else in mind
             yield ".".join(texts[-2:]) or "a global without a name"
-        elif instruction.name.startswith("EXT"):
+        elif instruction.startswith("EXT"):
             yield f"copyreg extension {argument}"
         elif isinstance(argument, str):
             texts.append(argument)
@@ -160,18 +169,23 @@ def state_of(module: object, prefix: str = "") -> dict[str, Tensor]:
     """Collect the parameters and buffers of a module that was read as `Plain`, by the names of its state dict.
 
     Raises:
-        UserError: It is no module.
+        UserError: It is no module, or one that holds itself or others without end.
     """
-    if not isinstance(module, Plain) or not hasattr(module, "_modules"):
-        raise UserError(f"expected a pickled model, got {type(module).__name__}")
     found: dict[str, Tensor] = {}
-    for kind in ("_parameters", "_buffers"):
-        values = getattr(module, kind, None) or {}
-        found |= {f"{prefix}{name}": value for name, value in values.items() if isinstance(value, Tensor)}
-    for name, child in (getattr(module, "_modules", None) or {}).items():
-        if child is not None:
-            found |= state_of(child, f"{prefix}{name}.")
-    return found
+    left: list[tuple[str, object]] = [(prefix, module)]
+    for _ in range(MOST_MODULES):
+        if not left:
+            return found
+        start, part = left.pop()
+        if not isinstance(part, Plain) or not hasattr(part, "_modules"):
+            raise UserError(f"expected a pickled model, got {type(part).__name__}")
+        own, buffers, inner = (getattr(part, kind, None) or {} for kind in ("_parameters", "_buffers", "_modules"))
+        if not all(isinstance(values, Mapping) for values in (own, buffers, inner)):
+            raise UserError(f"expected a pickled model, got {type(part).__name__} without named parts")
+        for values in (own, buffers):
+            found |= {f"{start}{name}": value for name, value in values.items() if isinstance(value, Tensor)}
+        left += [(f"{start}{name}.", child) for name, child in reversed(inner.items()) if child is not None]
+    raise UserError(f"expected a pickled model of {MOST_MODULES} modules at most, got more; does one hold itself?")
 
 
 def weights_of(tree: object, where: str) -> dict[str, Tensor]:

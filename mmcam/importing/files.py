@@ -5,6 +5,7 @@ import json
 import re
 import tarfile
 import zipfile
+from io import SEEK_CUR
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,9 @@ def kind_of(path: Path | str) -> str:
         return "old torch"
     if head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= path.stat().st_size:
         return "safetensors"
-    if tarfile.is_tarfile(path):
-        return _kind_of_tar(path)
+    if names := _names_in_tar(path):
+        inside = {name.removeprefix("./") for name in names}
+        return "torch tar" if {"storages", "tensors", "pickle"} & inside else "tar"
     if head[:1] == b"\x80" and head[1] <= 5:
         return "pickle"
     # Those of protocols 0 and 1 begin with a container and its memo number, or with the class of an object.
@@ -138,7 +140,7 @@ def _kind_of_zip(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError):
+    except Exception:  # a broken archive may fail in any way
         return "zip"
     insides = {name.partition("/")[2] for name in names}
     if "constants.pkl" in insides:
@@ -148,13 +150,23 @@ def _kind_of_zip(path: Path) -> str:
     return "npz" if names and all(name.endswith(".npy") for name in names) else "zip"
 
 
-def _kind_of_tar(path: Path) -> str:
-    try:
-        with tarfile.open(path) as archive:
-            first = {archive.next().name for _ in range(3)}  # pyright: ignore[reportOptionalMemberAccess]
-    except (tarfile.TarError, AttributeError, OSError):
-        return "tar"
-    return "torch tar" if {"storages", "tensors", "pickle"} & {name.removeprefix("./") for name in first} else "tar"
+def _names_in_tar(path: Path) -> list[str]:
+    """The first names in a tar archive, none if it is not one.
+
+    By its headers alone: `tarfile` also unpacks what is compressed, and reads long names however long they are.
+    """
+    names: list[str] = []
+    with path.open("rb") as stream:
+        for _ in range(4):
+            try:
+                entry = tarfile.TarInfo.frombuf(stream.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape")
+            except tarfile.TarError:
+                break
+            names.append(entry.name)
+            if not 0 <= entry.size <= path.stat().st_size:
+                break
+            stream.seek(-(-entry.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE, SEEK_CUR)
+    return names
 
 
 def _kind_of_text(head: bytes) -> str:

@@ -76,7 +76,7 @@ class _OldReader(PlainReader):
             raise pickle.UnpicklingError(f"a reference to a {kind}")
         made, key, _, count, view = data
         numbers = made() if isinstance(made, partial) else None
-        if not isinstance(numbers, _Numbers):
+        if not isinstance(numbers, _Numbers) or type(count) is not int:
             raise pickle.UnpicklingError("a storage of no known type")
         if key not in self.storages:
             self._left -= count * numbers.dtype.itemsize

@@ -5,17 +5,22 @@ a name on the list gives a stand-in of ours, any other name ends the reading wit
 """
 
 import pickle
+import pickletools
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from functools import partial
 from io import BufferedIOBase, BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from mmcam.errors import UserError
 from mmcam.importing.files import KINDS, check_size, kind_of
 
-__all__ = ["OLD_MODULES", "Plain", "PlainReader", "plain_class", "read_pickle", "refused"]
+__all__ = ["OLD_MODULES", "Plain", "PlainReader", "instructions", "plain_class", "read_pickle", "refused"]
+
+LARGEST_MEMO = 2**24
+"""Objects that a pickle may number: Python makes room up to the highest number, whatever the file's size."""
 
 
 class Plain:
@@ -42,6 +47,11 @@ def _mapping(*values: object) -> OrderedDict[Any, Any]:
     return OrderedDict()
 
 
+def _counted(*values: Any) -> Counter[Any]:  # noqa: ANN401
+    """Stands for `collections.Counter`, a class to which a pickle could set attributes."""
+    return Counter(*values)
+
+
 def _rebuilt(cls: type, base: type, state: object) -> object:
     """Stands for `copyreg._reconstructor`, which protocols 0 and 1 make objects by."""
     if not (isinstance(cls, type) and issubclass(cls, Plain)):
@@ -51,7 +61,7 @@ def _rebuilt(cls: type, base: type, state: object) -> object:
 
 CONTAINERS: dict[str, Callable[..., object]] = {
     "collections.OrderedDict": OrderedDict,
-    "collections.Counter": Counter,
+    "collections.Counter": _counted,
     "collections.defaultdict": _mapping,
     "builtins.set": set,
     "builtins.frozenset": frozenset,
@@ -95,7 +105,12 @@ class PlainReader(pickle.Unpickler):
         super().__init__(stream, encoding="latin-1")
         self.refused = ""
         self._classes = (*classes, *NUMBERS)
-        self._made: dict[str, Any] = {**CONTAINERS, **(more or {})}
+        # A pickle may set attributes of what it looks up: of these only, which end with the reader. Those of built-in
+        # classes cannot be set.
+        self._made: dict[str, Any] = {
+            name: made if isinstance(made, type) else partial(made)
+            for name, made in {**CONTAINERS, **(more or {})}.items()
+        }
 
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401
         """Give the stand-in; nothing is ever imported."""
@@ -118,6 +133,21 @@ def refused(path: Path, name: str) -> UserError:
         f"{path}: its pickle names {name}, which no such file needs; nothing was run. Get the file from where you "
         "trust it, or save it again as plain data"
     )
+
+
+def instructions(stream: BufferedIOBase | IO[bytes]) -> Iterator[tuple[str, Any]]:
+    """List the instructions of one pickle with their arguments, without following them.
+
+    Args:
+        stream: Is left behind the pickle's end.
+
+    Raises:
+        ValueError: The pickle is broken, or numbers more objects than it can hold.
+    """
+    for instruction, argument, _ in pickletools.genops(cast(IO[bytes], stream)):
+        if instruction.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(cast(int, argument)) > LARGEST_MEMO:
+            raise ValueError(f"an object with the number {argument}")
+        yield instruction.name, argument
 
 
 OLD_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
@@ -145,8 +175,11 @@ def read_pickle(path: Path | str, classes: Iterable[str] = (), largest: int = 25
     if kind != "pickle":
         raise UserError(f"{path}: expected a Python pickle, got {KINDS[kind]}")
     check_size(path, largest)
-    reader = PlainReader(BytesIO(path.read_bytes()), classes)
+    content = path.read_bytes()
+    reader = PlainReader(BytesIO(content), classes)
     try:
+        for _ in instructions(BytesIO(content)):
+            pass
         return reader.load()
     except Exception as error:  # a broken program may fail in any way
         if reader.refused:

@@ -212,3 +212,69 @@ def test_batch_norms_of_old_files_count_nothing():
     norm = nn.BatchNorm1d(2)
     load_weights(norm, {name: torch.full((2,), 3.0) for name in ("weight", "bias", "running_mean", "running_var")}, "f")
     assert norm.running_var.tolist() == [3, 3]
+
+
+def test_no_storage_type_is_changed_for_the_next_file(saved, tmp_path):
+    """What stands for a type of storage is a partial, whose state a pickle may set: of this reader's own only."""
+    data = saved({"net": nn.Linear(2, 2)}, "old").read_bytes()
+    starts, stream = [], BytesIO(data)
+    for _ in range(3):
+        list(checkpoints._globals(stream))
+        starts.append(stream.tell())
+    changed = b"\x80\x02ctorch\nFloatStorage\n(ctorch\nDoubleStorage\n)}Ntb."
+    (tmp_path / "bad").write_bytes(data[: starts[2]] + changed + b"\x80\x02].")
+    checkpoints.read_old_model(tmp_path / "bad", ["torch.nn.modules.*"])
+    tree = read_checkpoint(saved({"net": nn.Linear(2, 2)}, "old"))
+    assert state_of(tree["net"])["weight"].dtype == torch.float32
+
+
+def test_byte_arrays_of_any_length_are_not_made(tmp_path):
+    with zipfile.ZipFile(tmp_path / "new.pth", "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02c__builtin__\nbytearray\nJ\x00\x00\x00\x10\x85R.")
+        archive.writestr("archive/version", "3")
+    with pytest.raises(UserError, match=r"names builtins\.bytearray,"):
+        read_checkpoint(tmp_path / "new.pth")
+
+
+def test_a_small_file_with_a_large_pickle_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "LARGEST_TREE", 2**20)
+    with zipfile.ZipFile(tmp_path / "new.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02X\x00\x00\x20\x00" + b"a" * 2**21 + b".")
+        archive.writestr("archive/version", "3")
+    assert (tmp_path / "new.pth").stat().st_size < 10_000
+    with pytest.raises(UserError, match="a pickle of 2 MiB beside the tensors"):
+        read_checkpoint(tmp_path / "new.pth")
+
+
+@pytest.mark.parametrize("flag", [b"\x01", b"\x00"])
+def test_archives_that_cannot_be_unpacked_are_one_line(flag, tmp_path):
+    """Encrypted, and packed in a way that there is not."""
+    with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02}.")
+    data = bytearray((tmp_path / "a.pth").read_bytes())
+    for start, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = data.index(start) + place
+        data[at : at + 1] = flag
+        data[at + 2 : at + 3] = b"\x00" if flag == b"\x01" else b"\x63"
+    (tmp_path / "a.pth").write_bytes(data)
+    with pytest.raises(UserError, match="is no whole checkpoint"):
+        read_checkpoint(tmp_path / "a.pth")
+
+
+def test_modules_that_hold_one_another_without_end():
+    net, shared = Plain(), Plain()
+    net._modules = {"net": net}
+    with pytest.raises(UserError, match="10000 modules at most, got more; does one hold itself"):
+        state_of(net)
+    shared._modules = {}
+    for _ in range(60):  # 2 ** 60 modules
+        outer = Plain()
+        outer._modules, shared = {"a": shared, "b": shared}, outer
+    with pytest.raises(UserError, match="10000 modules at most"):
+        state_of(shared)
+    net._modules = {"net": 3}
+    with pytest.raises(UserError, match="expected a pickled model, got int"):
+        state_of(net)
+    net._modules = [1]
+    with pytest.raises(UserError, match="without named parts"):
+        state_of(net)

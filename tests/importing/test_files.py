@@ -1,6 +1,8 @@
+import bz2
 import json
 import pickle
 import tarfile
+import tracemalloc
 import zipfile
 from io import BytesIO
 
@@ -98,3 +100,19 @@ def test_text_and_json(tmp_path):
     assert sha256(path).startswith("ba7816bf8f01cfea414140de5dae2223")  # FIPS 180-2
     with pytest.raises(UserError, match="nothing"):
         kind_of(tmp_path / "nothing")
+
+
+def test_a_tar_is_known_by_its_headers_alone(tmp_path):
+    """`tarfile` would unpack what is compressed, and read a long name of the length that the header gives."""
+    name = tarfile.TarInfo("././@PaxHeader")
+    name.type, name.size = tarfile.XHDTYPE, 2**26
+    content = name.tobuf(tarfile.USTAR_FORMAT) + bytes(2**26)
+    (tmp_path / "a").write_bytes(bz2.compress(content))
+    del content
+    tracemalloc.start()
+    assert kind_of(tmp_path / "a") == "unknown"
+    name.size = 8**11 - 1
+    (tmp_path / "b").write_bytes(name.tobuf(tarfile.USTAR_FORMAT))
+    assert kind_of(tmp_path / "b") == "tar"
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmcam.errors import UserError
-from mmcam.importing.pickles import Plain, read_pickle
+from mmcam.importing.pickles import CONTAINERS, Plain, read_pickle
 from tests.importing.hostile import Modules, attacks, protocol_0
 
 
@@ -104,3 +104,20 @@ def test_a_file_too_large_is_not_read(tmp_path):
 def test_other_classes_of_the_library_are_refused_too(tmp_path):
     with pytest.raises(UserError, match=r"names fractions\.Fraction,"):
         read_pickle(written(tmp_path / "vocab.pkl", Fraction(1, 2)))
+
+
+def test_room_is_not_made_for_objects_that_are_not_there(tmp_path):
+    """An object's number is an index: Python would make a list of two billion entries for these ten bytes."""
+    for name, content in {"LONG_BINPUT": b"\x80\x02}r\xff\xff\xff\x3f.", "PUT": b"(dp1073741823\n."}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match="an object with the number 1073741823"):
+            read_pickle(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["collections\nCounter", "collections\nOrderedDict", "copy_reg\n_reconstructor"])
+def test_a_pickle_changes_no_class_of_ours(name, tmp_path):
+    """Setting attributes needs no call."""
+    (tmp_path / "a").write_bytes(b"\x80\x02c" + name.encode() + b"\nN}X\x04\x00\x00\x00evilK\x01s\x86b.")
+    with pytest.raises(UserError, match="is no whole pickle"):
+        read_pickle(tmp_path / "a")
+    assert not any(hasattr(value, "evil") for value in (Counter, OrderedDict, *CONTAINERS.values()))
