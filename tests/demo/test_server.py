@@ -1,0 +1,313 @@
+"""The running page, by HTTP: what it serves, what it refuses, and that it outlives every upload."""
+
+import base64
+import io
+import json
+import logging
+import re
+import socket
+import struct
+import threading
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+import mmcam
+from mmcam.demo.looks import look
+from mmcam.demo.samples import samples
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Gradio's and its client's own
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("pictures")
+
+
+@pytest.fixture(scope="module")
+def client(server, folder):
+    return Client(server, verbose=False, analytics_enabled=False, download_files=str(folder / "got"))
+
+
+def saved(folder, number):
+    path = folder / f"scene{number}.png"
+    samples()[number].picture.save(path)
+    return handle_file(path)
+
+
+def explain(client, picture, model="captioning/scenes", question="", text="", method="", layer=""):
+    return client.predict(picture, model, question, text, method, layer, api_name="/explain")
+
+
+def ask(server, path, host=None, method="GET", body=None, headers=None):
+    """A request as anybody could send it."""
+    connection = HTTPConnection(urlsplit(server).netloc, timeout=30)
+    connection.putrequest(method, path, skip_host=host is not None)
+    for name, value in ({"Host": host} if host else {} | (headers or {})).items():
+        connection.putheader(name, value)
+    if body is not None:
+        connection.putheader("Content-Length", str(len(body)))
+    connection.endheaders(body)
+    answer = connection.getresponse()
+    data = answer.read()
+    connection.close()
+    return answer.status, dict(answer.getheaders()), data
+
+
+def test_explain_is_what_the_library_says(client, folder):
+    record, strip = explain(client, saved(folder, 2))
+    expected = mmcam.explain_image(samples()[2].picture, device="cpu")
+    assert record["words"] == list(expected.words)
+    np.testing.assert_allclose(record["scores"], expected.scores, rtol=1e-4)
+    np.testing.assert_allclose(record["maps"], expected.maps, atol=1e-4)
+    assert record["size"] == [96, 96]
+    assert Image.open(strip).width > 3 * 224
+
+
+def test_a_session_keeps_its_picture_and_words_come_without_it(server, client, folder, served):
+    other = Client(server, verbose=False, analytics_enabled=False)
+    for one, number in ((client, 2), (other, 1)):
+        one.predict(saved(folder, number), "", "", "grad_cam", None, "jet", 0.5, "own", api_name="/captioning_show")
+    for one, number in ((client, 2), (other, 1)):
+        words = look(served["captioning"], samples()[number].picture).words
+        figure = one.predict([1], False, "jet", 0.5, "own", api_name="/captioning_word")[1]
+        assert f"<b>{words[1]}</b>" in figure
+        both = one.predict([0, 1], True, "jet", 0.5, "own", api_name="/captioning_word")[1]
+        assert f"<b>{words[0]} {words[1]}</b>" in both
+        assert f"for “{words[0]} {words[1]}”" in both  # the text for those who do not see it
+
+
+def test_files_to_keep(client, folder):
+    client.predict(saved(folder, 2), "", "", "grad_cam", None, "jet", 0.5, "own", api_name="/captioning_show")
+    page = client.predict("jet", 0.5, "own", api_name="/captioning_files")
+    found = dict(re.findall(r'download="([^"]+)" href="data:[^,]+,([^"]+)"', page))
+    contents = {name: base64.b64decode(text) for name, text in found.items()}
+    assert set(contents) == {"strip.png", "maps.npz", "words.json"}
+    record = json.loads(contents["words.json"])
+    with np.load(io.BytesIO(contents["maps.npz"]), allow_pickle=False) as maps:
+        assert maps["words"].tolist() == record["words"]
+        assert maps["maps"].shape[0] == len(record["words"])
+        assert (maps["maps"] == np.maximum(maps["signed"], 0)).all()
+    assert Image.open(io.BytesIO(contents["strip.png"])).mode == "RGB"
+
+
+def test_eight_users_at_once_get_what_they_would_get_alone(server, folder, served):
+    """Each has a session and a picture of its own; every answer is that picture's."""
+    pictures = [saved(folder, number) for number in range(8)]
+    alone = [look(served["captioning"], samples()[number].picture) for number in range(8)]
+
+    def user(number):
+        own = Client(server, verbose=False, analytics_enabled=False)
+        shown = own.predict(pictures[number], "", "", "grad_cam", None, "jet", 0.5, "own", api_name="/captioning_show")
+        words = [word for word, _ in shown[0]["choices"]]
+        figures = [
+            own.predict([row], False, "jet", 0.5, "own", api_name="/captioning_word")[1] for row in range(len(words))
+        ]
+        return words, [re.search(r"score (-?[\d.]+)", figure).group(1) for figure in figures]
+
+    with ThreadPoolExecutor(8) as pool:
+        for (words, scores), expected in zip(pool.map(user, range(8)), alone, strict=True):
+            assert words == list(expected.words)
+            assert scores == [f"{score:.2f}" for score in expected.explanation.scores.tolist()]
+
+
+def huge_png():
+    """A header that promises 60,000 x 60,000 pixels."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def encoded(picture, form, **options):
+    data = io.BytesIO()
+    picture.save(data, form, **options)
+    return data.getvalue()
+
+
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
+BAD = {
+    "text.jpg": (b"I am no picture", "got text"),
+    "empty.png": (b"", "empty"),
+    "drawing.svg": (SVG, "SVG drawing"),
+    "drawing.png": (SVG, "SVG drawing"),
+    "page.jpg": (b"<!doctype html><script>alert(1)</script>", "web page"),
+    "cut.png": (encoded(Image.effect_noise((200, 200), 80), "PNG")[:5000], "cut short"),
+    "cut.jpg": (encoded(Image.effect_noise((200, 200), 80), "JPEG")[:3000], "cut short"),
+    "huge.png": (huge_png(), "pixels"),
+    "wide.png": (encoded(Image.new("1", (4001, 1000)), "PNG"), "at most 4,000,000 pixels"),
+    "vector.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "expected a picture"),
+    "document.pdf": (b"%PDF-1.7\n", "PDF"),
+    "archive.jpg": (b"PK\x03\x04" + b"x" * 40, "zip"),
+    "polyglot.gif": (b"GIF89a/*" + b"<script>alert(1)</script>", "GIF"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_uploads_get_a_clear_message(client, folder, name):
+    content, words = BAD[name]
+    (folder / name).write_bytes(content)
+    with pytest.raises(AppError, match=words) as caught:
+        explain(client, handle_file(folder / name))
+    assert "/tmp" not in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+GOOD = {
+    "animated.gif": lambda p: encoded(p, "GIF", save_all=True, append_images=[Image.new("RGB", p.size)]),
+    "cmyk.jpg": lambda p: encoded(p.convert("CMYK"), "JPEG"),
+    "sixteen.png": lambda p: encoded(Image.fromarray(np.full((40, 50), 40_000, np.uint16)), "PNG"),
+    "palette.png": lambda p: encoded(p.convert("P"), "PNG"),
+    "clear.webp": lambda p: encoded(p.convert("RGBA"), "WEBP", lossless=True),
+    "dot.png": lambda p: encoded(p.resize((1, 1)), "PNG"),
+    "no suffix": lambda p: encoded(p, "PNG"),
+    "picture.html": lambda p: encoded(p, "PNG"),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_odd_pictures_are_explained(client, folder, name, caplog):
+    (folder / name).write_bytes(GOOD[name](samples()[2].picture))
+    with caplog.at_level(logging.CRITICAL, "mmcam"):
+        record, _ = explain(client, handle_file(folder / name))
+    assert record["words"]
+
+
+def test_large_uploads_are_refused_before_they_are_read(server, client, folder):
+    (folder / "large.bmp").write_bytes(b"BM" + b"\0" * 4_000_000)
+    with pytest.raises(Exception, match=r"413|size"):
+        explain(client, handle_file(folder / "large.bmp"))
+    assert ask(server, "/config")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"text": "a zebro"}, "zebra"),
+        ({"model": "captioning/scene"}, "captioning/scenes"),
+        ({"model": "/etc/passwd"}, "unknown model"),
+        ({"model": "vqa/scenes"}, "question"),
+        ({"layer": "../.."}, "unknown layer"),
+        ({"method": "x" * 9}, "unknown method"),
+    ],
+)
+def test_mistakes_are_answered_in_words(client, folder, arguments, words):
+    with pytest.raises(AppError, match=words):
+        explain(client, saved(folder, 0), **arguments)
+
+
+def test_no_path_of_the_server_can_be_read(server, client, folder):
+    for path in ("/etc/passwd", "/proc/self/environ", str(mmcam.__file__), "pyproject.toml", "../../etc/passwd"):
+        for route in ("/gradio_api/file=", "/file=", "/static/", "/assets/", "/gradio_api/stream/"):
+            status, _, data = ask(server, route + path)
+            assert status in (403, 404, 405, 422), (route, path, status)
+            assert b"root:" not in data
+    for path in ("/etc/passwd", str(mmcam.__file__)):
+        with pytest.raises(AppError):
+            explain(client, {"path": path, "meta": {"_type": "gradio.FileData"}})
+
+
+def test_the_server_fetches_nothing_for_a_client(server, client):
+    """Neither by an address in the place of an upload nor by Gradio's own routes; not even from this machine."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.settimeout(0.3)
+    here = f"http://127.0.0.1:{listening.getsockname()[1]}/a.png"
+    came = []
+
+    def accept():
+        try:
+            came.append(listening.accept())
+        except TimeoutError:
+            return
+
+    for address in (here, here.upper(), f" {here}", "http://93.184.215.14/a.png"):
+        data = {"path": address, "meta": {"_type": "gradio.FileData"}}
+        body = json.dumps({"data": [data, "", "", "", "", ""], "session_hash": "s"}).encode()
+        waiting = threading.Thread(target=accept)
+        waiting.start()
+        _, _, answer = ask(
+            server, "/gradio_api/call/explain", method="POST", body=body, headers={"Content-Type": "application/json"}
+        )
+        event = json.loads(answer)["event_id"]
+        assert b"event: error" in ask(server, f"/gradio_api/call/explain/{event}")[2]
+        waiting.join()
+    for route in ("/gradio_api/file=", "/file=", "/gradio_api/proxy=", "/proxy=", "/gradio_api/file=%68ttp"):
+        status, _, _ = ask(server, route + (here if "%" not in route else here.removeprefix("http")))
+        assert status == 403, route
+    listening.close()
+    assert not came
+
+
+def test_there_is_no_fetching_by_url_unless_asked_for(server):
+    config = json.loads(ask(server, "/config")[2])
+    names = [function["api_name"] for function in config["dependencies"]]
+    assert not any(str(name).endswith("_url") for name in names)
+    assert not any("on the web" in str(part["props"].get("label")) for part in config["components"])
+
+
+def test_other_names_of_this_machine_are_refused(server):
+    """A page elsewhere may let its own name point here (DNS rebinding)."""
+    port = urlsplit(server).port
+    for host, status in (
+        ("evil.example", 421),
+        (f"evil.example:{port}", 421),
+        ("127.0.0.1.evil.example", 421),
+        (f"localhost:{port}", 200),
+        ("127.0.0.1", 200),
+    ):
+        assert ask(server, "/config", host=host)[0] == status, host
+
+
+def test_nothing_is_loaded_from_elsewhere(server):
+    """No script, style, font or picture of the page names another host, and browsers are told to refuse any."""
+    status, headers, data = ask(server, "/")
+    page = data.decode()
+    assert status == 200
+    policy = headers["content-security-policy"]
+    assert "default-src 'self'" in policy
+    assert "http" not in policy
+    assert "*" not in policy
+    tags = re.findall(r"<(?:script|link|img|iframe|source|video|audio)\b[^>]*>", page)
+    assert tags
+    assert not [tag for tag in tags if re.search(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", tag)]
+    assert "fonts.g" not in page
+    theme = ask(server, "/theme.css")[2].decode()
+    assert "@import" not in theme
+    assert not re.findall(r"url\(\s*[\"']?(?:https?:)?//", theme)
+    config = json.loads(ask(server, "/config")[2])
+    assert config["analytics_enabled"] is False
+    assert not [sheet for sheet in config.get("stylesheets") or [] if "//" in sheet]
+
+
+def test_it_listens_to_loopback_alone(server):
+    port = urlsplit(server).port
+    assert urlsplit(server).hostname == "127.0.0.1"
+    others = {entry[4][0] for entry in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
+    for address in others - {"127.0.0.1"}:
+        if address.startswith("127."):
+            continue
+        with socket.socket() as probe:
+            probe.settimeout(2)
+            assert probe.connect_ex((address, port)) != 0
+
+
+def test_the_interface_is_documented_by_the_server_too(client):
+    named = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert list(named) == ["/explain"]
+    assert [p["parameter_name"] for p in named["/explain"]["parameters"]] == [
+        "picture",
+        "model",
+        "question",
+        "text",
+        "method",
+        "layer",
+    ]
