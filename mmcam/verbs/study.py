@@ -11,7 +11,7 @@ from mmcam.errors import UserError, unknown
 from mmcam.verbs import table
 
 if TYPE_CHECKING:
-    from mmcam.study import Analysis
+    from mmcam.study.analysis import Analysis
 
 EPILOG = """\
 make      a study out of a dump: a folder with pictures and a plan, which also says what is right: do not send that
@@ -107,8 +107,7 @@ def _check(arguments: Namespace, action: str) -> None:
 
 
 def _make(arguments: Namespace, paths: list[Path]) -> int:
-    from mmcam.study import make
-    from mmcam.study.make import CONSENT
+    from mmcam.study.make import CONSENT, make
 
     consent: tuple[str, ...] = CONSENT
     if arguments.consent:
@@ -158,7 +157,8 @@ def _export(arguments: Namespace, paths: list[Path]) -> int:
 
 
 def _analyse(arguments: Namespace, paths: list[Path]) -> int:
-    from mmcam.study import Answer, Store, Study, analyse, read_answers
+    from mmcam.study import Answer, Store, Study, read_answers
+    from mmcam.study.analysis import analyse
     from mmcam.study.answers import ANSWERS
 
     folder, files = paths[0], paths[1:]

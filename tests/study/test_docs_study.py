@@ -1,0 +1,42 @@
+"""The page on studies: what it shows runs, its amounts made small."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mmcam.cli import main
+
+PAGE = (Path(__file__).parents[2] / "docs" / "study.md").read_text(encoding="utf-8")
+TINY = {"--limit": "24", "--trials": "4"}
+
+
+def shrunk(line):
+    program, *words = line.split()
+    assert program == "mmcam"
+    for option, amount in TINY.items():
+        if option in words:
+            words[words.index(option) + 1] = amount
+    return words
+
+
+def test_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for language, content in re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
+        if language == "python":
+            exec(compile(content, "study.md", "exec"), names)
+        elif language == "sh":
+            for line in content.splitlines():
+                assert main(shrunk(line)) == 0, capsys.readouterr().err
+    assert "2 people, 2 answered all" in capsys.readouterr().out
+    found = names["found"]
+    assert found.people == 20  # pyright: ignore[reportAttributeAccessIssue]
+    assert found.methods["grad_cam"].value > 0.6  # pyright: ignore[reportAttributeAccessIssue]
+    kept = {file.name for file in Path("runs").iterdir()}
+    assert {"study", "study.html", "found.json", "trust", "words"} <= kept
+
+
+@pytest.mark.parametrize("kind", ["discrimination", "words", "trust"])
+def test_every_kind_has_its_row(kind):
+    assert f"| `{kind}` |" in PAGE
