@@ -5,7 +5,8 @@ A row is made of the published structure of a family. `find` falls back on `mm_e
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from math import isnan
 from typing import Any, Literal
 
@@ -39,6 +40,7 @@ class Family:
         filled: What inputs that go along with the words have at an answer's; 0 for those not named.
         class_name: Of the model, where its kind is not enough to tell.
         alike: Whether only prompts of one length can be batched, as the model attends to padding.
+        apart: Whether only prompts of one length can go on together, as padding before them moves their places.
         batched: Whether tiles have an axis for samples, all as many.
         shown: What the network gets: "one" picture, whose window is measured, "tiles" likewise, or the "whole" picture.
     """
@@ -56,6 +58,7 @@ class Family:
     filled: Mapping[str, int] | None = None
     class_name: str = ""
     alike: bool = False
+    apart: bool = False
     batched: bool = False
     shown: Literal["one", "tiles", "whole"] = "one"
 
@@ -64,16 +67,22 @@ def _maps(config: Any, inputs: Mapping[str, Tensor], shape: tuple[int, ...]) -> 
     return Maps()
 
 
+# Rules are partial functions and not closures, so that tasks can go to other processes.
 def _raster(*prefixes: int) -> Rule:
     """Tokens in rows, after as many as the tower's configuration says, else as one of these."""
+    return partial(_raster_rule, prefixes)
 
-    def rule(config: Any, inputs: Mapping[str, Tensor], shape: tuple[int, ...]) -> Grid:  # noqa: ANN401
-        picture = inputs["pixel_values"].shape[-2:]
-        known = _known_prefix(config)
-        found = prefixes if known is None else (known,)
-        return Raster(*sides(shape[-2], (picture[0], picture[1]), found))
 
-    return rule
+def _raster_rule(
+    prefixes: Sequence[int],
+    config: Any,  # noqa: ANN401
+    inputs: Mapping[str, Tensor],
+    shape: tuple[int, ...],
+) -> Grid:
+    picture = inputs["pixel_values"].shape[-2:]
+    known = _known_prefix(config)
+    found = prefixes if known is None else (known,)
+    return Raster(*sides(shape[-2], (picture[0], picture[1]), found))
 
 
 def _known_prefix(config: Any) -> int | None:  # noqa: ANN401
@@ -86,29 +95,36 @@ def _known_prefix(config: Any) -> int | None:  # noqa: ANN401
     return {**known, "swin": 0, "donut-swin": 0, "swinv2": 0}.get(kind)
 
 
-def _packed(leaves: Callable[[Any], int] = lambda config: 1) -> Rule:
+def _packed(config: Any, inputs: Mapping[str, Tensor], shape: tuple[int, ...]) -> Packed:  # noqa: ANN401
     """Pictures one after the other, their rows and columns in `image_grid_thw`, several patches a token."""
+    merge = config.vision_config.spatial_merge_size
+    rows = inputs["image_grid_thw"].view(-1, 3).tolist()
+    return Packed(tuple((h // merge, w // merge) for _, h, w in rows))
 
-    def rule(config: Any, inputs: Mapping[str, Tensor], shape: tuple[int, ...]) -> Grid:  # noqa: ANN401
-        merge = config.vision_config.spatial_merge_size
-        rows = inputs["image_grid_thw"].view(-1, 3).tolist()
-        return Packed(tuple((h // merge, w // merge) for _, h, w in rows), leaves(config))
 
-    return rule
+def _deepstack(config: Any, inputs: Mapping[str, Tensor], shape: tuple[int, ...]) -> Grid:  # noqa: ANN401
+    """The same, with features of layers in between."""
+    return replace(_packed(config, inputs, shape), leaves=1 + len(config.vision_config.deepstack_visual_indexes))
 
 
 def _tiles(prefix: int = 0, batched: bool = False) -> Rule:
     """Parts of the picture, at the windows that were measured."""
+    return partial(_tiles_rule, prefix, batched)
 
-    def rule(config: Any, inputs: Mapping[str, Tensor], shape: tuple[int, ...]) -> Grid:  # noqa: ANN401
-        picture = inputs["pixel_values"].shape[-2:]
-        h, w, p = sides(shape[-2], (picture[0], picture[1]), (prefix,))
-        tiles = tuple(_real(row) for row in inputs["tile_windows"].tolist())
-        if not batched:
-            return Tiles(h, w, tiles, p)
-        return Tiles(h, w, tiles, p, (len(tiles), *shape[1:-2]))
 
-    return rule
+def _tiles_rule(
+    prefix: int,
+    batched: bool,
+    config: Any,  # noqa: ANN401
+    inputs: Mapping[str, Tensor],
+    shape: tuple[int, ...],
+) -> Grid:
+    picture = inputs["pixel_values"].shape[-2:]
+    h, w, p = sides(shape[-2], (picture[0], picture[1]), (prefix,))
+    tiles = tuple(_real(row) for row in inputs["tile_windows"].tolist())
+    if not batched:
+        return Tiles(h, w, tiles, p)
+    return Tiles(h, w, tiles, p, (len(tiles), *shape[1:-2]))
 
 
 def _real(windows: Sequence[Sequence[float]]) -> tuple[Window, ...]:
@@ -141,7 +157,7 @@ FAMILIES: tuple[Family, ...] = (
         class_name="BlipForQuestionAnswering",
         alike=True,  # transformers 5.23: the mask of its cross-attention is lost
     ),
-    Family(("blip",), (), "vision_model", _VIT, opening="blip"),
+    Family(("blip",), (), "vision_model", _VIT, opening="blip", apart=True),
     Family(("vision-encoder-decoder",), (), "encoder", _VIT, speech="encoder-decoder", opening="none"),
     Family(("git",), ("git.image_encoder",), "git.visual_projection", _VIT, side="in", opening="git"),
     Family(("vilt",), (), "vilt.encoder.layer.-2", _vilt, speech="classes", opening="plain"),
@@ -167,13 +183,13 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(("gemma3",), ("model.vision_tower",), "model.multi_modal_projector", _raster(0), side="in"),
     Family(
-        ("qwen2_vl", "qwen2_5_vl"), (), "model.visual", _packed(), fields=("pooler_output",), packed=True, shown="whole"
+        ("qwen2_vl", "qwen2_5_vl"), (), "model.visual", _packed, fields=("pooler_output",), packed=True, shown="whole"
     ),
     Family(
         ("qwen3_vl",),
         (),
         "model.visual",
-        _packed(lambda config: 1 + len(config.vision_config.deepstack_visual_indexes)),
+        _deepstack,
         fields=("pooler_output", "deepstack_features"),
         packed=True,
         shown="whole",
@@ -181,7 +197,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(("smolvlm", "idefics3"), ("model.vision_model",), "model.connector", _tiles(), side="in", shown="tiles"),
     Family(("internvl",), (), "model.vision_tower", _tiles(1), packed=True, shown="tiles"),
     Family(("florence2",), (), "model.vision_tower", _maps, speech="encoder-decoder", opening="plain"),
-    Family(("kosmos-2",), (), "vision_model", _VIT, opening="plain"),
+    Family(("kosmos-2",), (), "vision_model", _VIT, opening="plain", apart=True),
     Family(("pix2struct",), (), "encoder", _pix2struct, speech="encoder-decoder", opening="none", shown="whole"),
     Family(("mllama",), (), "model.vision_model", _tiles(1, batched=True), batched=True, shown="tiles"),
 )

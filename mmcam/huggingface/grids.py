@@ -80,17 +80,17 @@ class Raster(Grid):
     width: int
     prefix: int = 0
 
-    def spread(self, leaf: Sequence[Tensor]) -> tuple[Float[Tensor, "b k h w"], Tensor]:
+    def spread(self, leaf: Sequence[Tensor]) -> tuple[Float[Tensor, "b k h w"], Tensor | None]:
         """Cut the prefix off."""
         (x,) = leaf
         _fits(x.shape[1] - self.prefix, self.height * self.width, x)
         canvas = x[:, self.prefix :].transpose(1, 2).unflatten(2, (self.height, self.width))
-        return canvas, x[:, : self.prefix]
+        return canvas, x[:, : self.prefix] if self.prefix else None
 
     def gather(self, canvas: Float[Tensor, "b k h w"], rest: Tensor | None) -> list[Tensor]:
         """Put the prefix on again."""
         tokens = canvas.flatten(2).transpose(1, 2)
-        return [tokens if rest is None or not self.prefix else torch.cat([rest.to(tokens.dtype), tokens], 1)]
+        return [tokens if rest is None else torch.cat([rest.to(tokens.dtype), tokens], 1)]
 
 
 @dataclass(frozen=True)

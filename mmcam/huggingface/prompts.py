@@ -27,12 +27,16 @@ def image_processor(processor: Any) -> Any:  # noqa: ANN401
 
 def _chat(processor: Any, config: Any, image: Image.Image, prompt: str) -> dict[str, Any]:  # noqa: ANN401
     """As the chat template says; without one, the picture's mark and the prompt."""
+    mark = getattr(processor, "image_token", "")
     if getattr(processor, "chat_template", None):
+        if mark and mark in prompt:
+            raise UserError(
+                f"the picture's mark is put in by the chat template, got one more in {prompt!r}; leave it out"
+            )
         content = [{"type": "image"}, *([{"type": "text", "text": prompt}] if prompt else [])]
         said = [{"role": "user", "content": content}]
         prompt = processor.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
         return _plain(processor, config, image, prompt, add_special_tokens=not _begun(processor, prompt))
-    mark = getattr(processor, "image_token", "")
     return _plain(processor, config, image, prompt if mark and mark in prompt else f"{mark}\n{prompt}".strip())
 
 

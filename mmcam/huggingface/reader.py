@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from typing import Any
-from weakref import ref
 
 import torch
 from jaxtyping import Float
@@ -86,11 +85,10 @@ class _Eye:
     """What a reader makes of a picture, called like an image processor; so windows are those of the very inputs."""
 
     def __init__(self, reader: Reader) -> None:
-        self._reader = ref(reader)
+        self._reader = reader
 
     def __call__(self, images: Any, **options: Any) -> dict[str, Any]:  # noqa: ANN401
-        reader = self._reader()
-        assert reader is not None
+        reader = self._reader
         image: Image.Image = images[0] if isinstance(images, list) else images
         asked = "" if reader.family.opening == "none" else "what?"  # no prompt changes a picture that is measured
         return OPENINGS[reader.family.opening](reader.processor, reader.config, image, asked)

@@ -153,7 +153,7 @@ class Speaker:
         Returns:
             The tokens of each answer, without the prompt and without the mark that ends it.
         """
-        if self.family.alike:
+        if self.family.alike or self.family.apart:
             groups = list(self._alike(batch))
             said = [row for i, some in groups for row in self._say(activations[i], some, **options)]
             order = torch.cat([i for i, _ in groups]).argsort().tolist()
@@ -162,6 +162,7 @@ class Speaker:
 
     def _say(self, activations: Float[Tensor, "b k h w"], batch: Batch, **options: Any) -> list[list[int]]:  # noqa: ANN401
         said, prompt = self.generate(activations, batch, **options), self._prompt(batch).get("input_ids")
+        said = getattr(said, "sequences", said)  # the user may ask for more than tokens
         if self.speech == "encoder-decoder":
             said = said[:, 1:]
         elif prompt is not None and said.shape[1] >= prompt.shape[1]:
@@ -174,11 +175,17 @@ class Speaker:
     def generate(self, activations: Float[Tensor, "b k h w"], batch: Batch, **options: Any) -> Any:  # noqa: ANN401
         """Call the model's `generate` on what was seen; gives what that gives."""
         given = taken_apart(self._prompt(batch), self._dtype)
-        return self._above(activations, batch, lambda model: model.generate(**given, **options))
+        try:
+            return self._above(activations, batch, lambda model: model.generate(**given, **options))
+        except (ValueError, ZeroDivisionError) as error:  # by transformers, which checks what users ask for
+            raise UserError(
+                f"{type(self.model).__name__} cannot generate with {options}: {' '.join(str(error).split())[:200]}"
+            ) from error
 
     def _prompt(self, batch: Batch) -> dict[str, Tensor]:
         inputs = dict(batch.inputs) | self._pixels(batch)
-        if "input_ids" in inputs:
+        # Encoders see prompts as they are scored; only what goes on after them has to end in one place.
+        if "input_ids" in inputs and self.speech != "encoder-decoder":
             inputs = left_aligned(inputs)
         # BLIP's generate drops the last token, which it takes for an end mark.
         return one_more(inputs, next(iter(self.ends))) if self.family.opening == "blip" else inputs

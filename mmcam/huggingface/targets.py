@@ -12,6 +12,8 @@ from mmcam.task import Targets
 
 __all__ = ["rather_than", "tokens", "worded"]
 
+FOIL = "\0"
+
 
 def worded(tokenizer: Any, ids: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> Targets:  # noqa: ANN401
     """Make targets with one row a word; tokens that spell none are in no row.
@@ -45,7 +47,11 @@ def tokens(speaker: Speaker, text: str) -> list[int]:
         )
     forced = getattr(getattr(speaker.model, "generation_config", None), "forced_bos_token_id", None)
     first = [] if forced is None else [int(forced)]
-    return first + speaker.tokenizer(text.strip(), add_special_tokens=False).input_ids
+    return first + _read(speaker, text.strip())
+
+
+def _read(speaker: Speaker, text: str) -> list[int]:
+    return speaker.tokenizer(text, add_special_tokens=False).input_ids if text else []
 
 
 def rather_than(speaker: Speaker, texts: Sequence[str], device: torch.device | str) -> Targets:
@@ -62,37 +68,40 @@ def rather_than(speaker: Speaker, texts: Sequence[str], device: torch.device | s
     Raises:
         UserError: A text is empty, or a contrasted word is of several tokens.
     """
-    plain = [" ".join(word.split(">", 1)[0] for word in _marked(text)) for text in texts]
-    targets = worded(speaker.tokenizer, [tokens(speaker, text) for text in plain], device)
-    contrasts = [[(i, word) for i, word in enumerate(_marked(text)) if ">" in word] for text in texts]
-    if not any(contrasts):
+    marked = [_marked(text) for text in texts]
+    plain = [[word.split(FOIL, 1)[0] for word in words] for words in marked]
+    targets = worded(speaker.tokenizer, [tokens(speaker, " ".join(words)) for words in plain], device)
+    if not any(FOIL in word for words in marked for word in words):
         return targets
     foils, keep, names = targets.ids.clone(), [], []
-    for i, row in enumerate(contrasts):
-        kept = []
-        for place, word in row:
-            said, foil = word.split(">", 1)
-            number = tokens(speaker, f"{plain[i].split()[0]} {foil}" if place else foil)[
-                len(tokens(speaker, plain[i].split()[0])) if place else 0 :
-            ]
-            spots = targets.rows[i, place].nonzero().flatten().tolist()
+    for i, words in enumerate(marked):
+        kept, named = [], []
+        for place, (said, mark, foil) in enumerate(word.partition(FOIL) for word in words):
+            if not mark:
+                continue
+            # Punctuation has no row, and one word between spaces may have several.
+            row = len(spelled(speaker.tokenizer, _read(speaker, " ".join(plain[i][: place + 1])))) - 1
+            before = plain[i][0] if place else ""
+            number = _read(speaker, f"{before} {foil}".strip())[len(_read(speaker, before)) :]
+            spots = targets.rows[i, max(0, row)].nonzero().flatten().tolist() if targets.rows.shape[1] else []
             if len(number) != 1 or len(spots) != 1:
                 raise UserError(f"{said!r} rather than {foil!r}: expected words of one token each; choose shorter ones")
             foils[i, spots[0]] = number[0]
-            kept.append(place)
+            kept.append(row)
+            named.append(f"{said} rather than {foil}")
         keep.append(kept)
-        names.append(tuple(word.replace(">", " rather than ", 1) for _, word in row))
+        names.append(tuple(named))
     chosen = targets.rather_than(foils).only(keep)
     return Targets(chosen.ids, chosen.mask, tuple(names), chosen.rows, chosen.foils)
 
 
 def _marked(text: str) -> list[str]:
-    """The words of a text; one with a foil as "word>foil"."""
+    """The words of a text; one with a foil has the mark between them."""
     words: list[str] = []
     left = text.split()
     while left:
         if words and len(left) > 2 and left[:2] == ["rather", "than"]:
-            words[-1] += f">{left[2]}"
+            words[-1] += f"{FOIL}{left[2]}"
             left = left[3:]
         else:
             words.append(left.pop(0))

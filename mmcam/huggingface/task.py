@@ -121,6 +121,8 @@ class HFTask(Task):
         self, activations: Float[Tensor, "b k h w"], batch: Batch, targets: Targets
     ) -> Float[Tensor, "b t v"]:
         """Of all tokens of the vocabulary, at the place of each token of the targets."""
+        if targets.ids.shape[1] == 0:
+            return activations.new_zeros(len(targets), 0, 2)  # of no token, so of any vocabulary
         return self.speaker.logs(activations, batch, targets.ids, targets.mask)
 
     def blank(self, batch: Batch) -> Batch:
