@@ -19,6 +19,7 @@ __all__ = [
     "group",
     "is_torch",
     "lstm",
+    "once",
     "order_words",
     "read_weights",
     "renamed",
@@ -35,6 +36,17 @@ Order = tuple[list[str], list[int | None]]
 def is_torch(path: Path) -> bool:
     """Whether a file is a torch checkpoint."""
     return kind_of(path) in ("torch", "old torch")
+
+
+def once(former: Path | None, path: Path, what: str) -> Path:
+    """Take a file of a kind of which there must be one.
+
+    Raises:
+        UserError: There was one before.
+    """
+    if former is not None:
+        raise UserError(f"expected {what} once, got {former} and {path}; leave one out")
+    return path
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

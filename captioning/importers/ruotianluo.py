@@ -18,6 +18,7 @@ from captioning.importers.parts import (
     group,
     is_torch,
     lstm,
+    once,
     order_words,
     read_weights,
     refuse,
@@ -59,15 +60,15 @@ def convert(files: Sequence[Path], out: Path) -> Path:
     head = cnn = infos = None
     for path in files:
         if kind_of(path) == "pickle":
-            infos = path
+            infos = once(infos, path, "infos_<id>.pkl")
         elif not is_torch(path):
             raise refuse(path, FILES)
         else:
             weights = read_weights(path)
             if "conv1.weight" in weights:
-                cnn = path, weights
+                cnn = once(cnn and cnn[0], path, "the CNN's weights"), weights
             else:
-                head = path, weights
+                head = once(head and head[0], path, "model.pth"), weights
     if head is None or infos is None:
         named = {"model.pth": head, "infos_<id>.pkl": infos}
         missing = " and ".join(name for name, part in named.items() if part is None)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from captioning.importers.parts import Order, check_words, is_torch, order_words, refuse, renamed, rows
+from captioning.importers.parts import Order, check_words, is_torch, once, order_words, refuse, renamed, rows
 from captioning.peers import ShowAttendTell
 from mmcam.errors import UserError
 from mmcam.importing.checkpoints import load_weights, read_checkpoint, shape_of, state_of, weights_of
@@ -52,9 +52,9 @@ def convert(files: Sequence[Path], out: Path) -> Path:
     checkpoint = words = None
     for path in files:
         if is_torch(path):
-            checkpoint = path
+            checkpoint = once(checkpoint, path, "the checkpoint")
         elif kind_of(path) == "json":
-            words = path
+            words = once(words, path, "the WORDMAP")
         else:
             raise refuse(path, FILES)
     if checkpoint is None or words is None:

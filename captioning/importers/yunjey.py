@@ -16,6 +16,7 @@ from captioning.importers.parts import (
     group,
     is_torch,
     lstm,
+    once,
     order_words,
     read_weights,
     refuse,
@@ -53,15 +54,15 @@ def convert(files: Sequence[Path], out: Path) -> Path:
     encoder = decoder = words = None
     for path in files:
         if kind_of(path) == "pickle":
-            words = path
+            words = once(words, path, "vocab.pkl")
         elif not is_torch(path):
             raise refuse(path, FILES)
         else:
             weights = read_weights(path)
             if "embed.weight" in weights:
-                decoder = path, weights
+                decoder = once(decoder and decoder[0], path, "the decoder"), weights
             else:
-                encoder = path, weights
+                encoder = once(encoder and encoder[0], path, "the encoder"), weights
     if encoder is None or decoder is None or words is None:
         named = {"the encoder": encoder, "the decoder": decoder, "vocab.pkl": words}
         missing = " and ".join(name for name, part in named.items() if part is None)

@@ -59,9 +59,11 @@ def kind_of(path: Path | str) -> str:
         A key of `KINDS`.
 
     Raises:
-        UserError: There is no such file.
+        UserError: There is no such file, or it is a folder.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path}: expected a file, got a folder; name the files in it")
     check_file(path)
     with path.open("rb") as stream:
         head = stream.read(4096)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mmcam import __version__
-from mmcam.checkpoint import save_model
+from mmcam.checkpoint import FILES, save_model
 from mmcam.errors import UserError
 from mmcam.importing.files import sha256
 
@@ -32,9 +32,11 @@ def write_model(
         The folder, which `mmcam.load_task` takes.
 
     Raises:
-        UserError: The folder holds a model.
+        UserError: The folder holds a model, or a part of one, or is a file.
     """
-    if (folder / "model.safetensors").exists():
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out: expected a folder, got the file {folder}; choose another")
+    if any((folder / name).exists() for name in FILES):
         raise UserError(f"--out: expected a folder without a model, got {folder}, which has one; choose another")
     folder.mkdir(parents=True, exist_ok=True)
     source = {

@@ -35,6 +35,7 @@ def test_every_peer_has_an_importer():
         (["yunjei", "a"], "unknown peer 'yunjei': did you mean 'yunjey'"),
         (["yunjey", "a", "--task.init_args.beam=3"], "mmcam import reads no configuration"),
         (["yunjey", "no such file"], "no such file"),
+        (["yunjey", "."], ".: expected a file, got a folder; name the files in it"),
     ],
 )
 def test_mistakes_are_told_in_one_line(words, message, tmp_path, capsys):
@@ -58,6 +59,15 @@ def test_a_folder_knows_its_task_and_where_it_comes_from(tmp_path):
     assert torch.equal(task.model.readout.weight, model.readout.weight)
     with pytest.raises(UserError, match="expected a folder without a model"):
         write_model(model, out, "someone", [], "captioning.CaptioningTask", {})
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", ""])
+def test_nothing_is_written_over(name, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / (name or "file")).write_text("mine")
+    with pytest.raises(UserError, match=r"--out: expected a folder"):
+        write_model(ShowAndTell(["cat"]), tmp_path / "out" / ("" if name else "file"), "someone", [], "a.B", {})
+    assert [path.read_text() for path in (tmp_path / "out").iterdir()] == ["mine"]
 
 
 def test_a_folder_without_a_task_says_what_to_write(tmp_path):

@@ -42,3 +42,22 @@ def test_nothing_is_run(peer, kind, tmp_path, capsys):
         assert f"its pickle names {name}," in error
     assert not (tmp_path / "harm").exists()
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("peer", "files", "message"),
+    [
+        ("yunjey", [YUNJEY / "vocab.pkl", YUNJEY / "vocab_imported_class.pkl"], "expected vocab.pkl once"),
+        ("yunjey", [YUNJEY / "decoder-10-2.ckpt"] * 2, "expected the decoder once"),
+        ("yunjey", [YUNJEY / "encoder-10-2.head_only.ckpt"] * 2, "expected the encoder once"),
+        ("sgrvinod", [next(SGRVINOD.glob("WORDMAP*.json"))] * 2, "expected the WORDMAP once"),
+        ("sgrvinod", [YUNJEY / "decoder-10-2.ckpt"] * 2, "expected the checkpoint once"),
+        ("ruotianluo", [RUOTIANLUO / "newfc" / "model.pth", RUOTIANLUO / "att2in2" / "model.pth"], "model.pth once"),
+        ("ruotianluo", [RUOTIANLUO / "newfc" / "infos_newfc.pkl"] * 2, "expected infos_<id>.pkl once"),
+    ],
+)
+def test_of_two_files_of_a_kind_none_is_chosen_in_silence(peer, files, message, tmp_path, capsys):
+    assert main(["import", peer, *map(str, files), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert f"{message}, got {files[0]} and {files[1]}; leave one out\n" in error
+    assert error.count("\n") == 1

@@ -13,6 +13,7 @@ from mmcam import explain, load_task
 from mmcam.checkpoint import load_model
 from mmcam.errors import UserError
 from mmcam.task import Sample
+from tests.vqa.importers.verb import through_the_verb
 from vqa.importers.basic_vqa import NAMES, convert, read
 from vqa.importers.parts import prefixed, renamed, vgg_stages
 from vqa.peers import BasicVQA
@@ -240,3 +241,7 @@ def test_nothing_in_a_file_is_run(saved, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"names (posix|nt|os)\.mkdir, .* nothing was run"):
         read(files)
     assert not (tmp_path / "executed").exists()
+
+
+def test_the_verb_writes_a_folder_that_explains(saved, tmp_path, capsys):
+    through_the_verb("tbmoon", saved(), "is cat?", tmp_path, capsys)

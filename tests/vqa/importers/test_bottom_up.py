@@ -13,6 +13,7 @@ from mmcam import explain, load_task
 from mmcam.engine import explain_activations
 from mmcam.errors import UserError
 from mmcam.task import Sample
+from tests.vqa.importers.verb import through_the_verb
 from vqa.importers.bottom_up import convert, read
 from vqa.peers.boxes import paint, picture_of
 
@@ -274,3 +275,7 @@ def test_nothing_in_a_file_is_run(saved, tmp_path, monkeypatch, number):
     with pytest.raises(UserError, match=r"names (posix|nt|os)\.mkdir, .* nothing was run"):
         convert(files, tmp_path / "out")
     assert not (tmp_path / "executed").exists()
+
+
+def test_the_verb_writes_a_folder_that_explains(saved, tmp_path, capsys):
+    through_the_verb("bottom_up", saved(), "what is dog?", tmp_path, capsys)

@@ -14,6 +14,7 @@ from mmcam.engine import explain_activations
 from mmcam.errors import UserError
 from mmcam.importing.resnet import ResNet
 from mmcam.task import Sample
+from tests.vqa.importers.verb import through_the_verb
 from vqa.importers.pytorch_vqa import convert, read
 from vqa.peers import ShowAskAttendAnswer
 from vqa.task import VQATask
@@ -313,3 +314,7 @@ def test_nothing_in_a_file_is_run(saved, tmp_path, monkeypatch, place):
     with pytest.raises(UserError, match=r"names (posix|nt|os)\.mkdir, .* nothing was run"):
         read(files)
     assert not (tmp_path / "executed").exists()
+
+
+def test_the_verb_writes_a_folder_that_explains(saved, tmp_path, capsys):
+    through_the_verb("cyanogenoid", saved(), "is cat?", tmp_path, capsys)
