@@ -88,6 +88,18 @@ def test_learns_the_very_text_that_is_explained(kind):
 
 
 @BOTH
+def test_is_explained_by_the_method_that_its_configuration_names(kind, tmp_path):
+    save_model(made(kind), tmp_path)
+    config = "captioning/hf_llava" if kind == "llava" else "captioning/hf_ved"
+    task = PupilTask(str(tmp_path), config)
+    batch = task.collate([FewKinds("test", 1).sample(0)])
+    (explanation,) = explain(task, batch, task.given(["a dog"], batch), method=read_config(config)["explain"]["method"])
+    assert explanation.words == ("a", "dog")
+    assert explanation.signed.isfinite().all()
+    assert explanation.signed.flatten(1).std(1).min() > 0
+
+
+@BOTH
 def test_loss_goes_down_in_twenty_steps(kind):
     torch.manual_seed(0)
     maker = recipe(kind)
