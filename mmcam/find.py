@@ -36,8 +36,12 @@ def find_images(arguments: Sequence[str]) -> list[Path]:
     return list(found.values())
 
 
-def check_file(path: Path) -> None:
+def check_file(path: Path, what: str = "picture") -> None:
     """Make sure that a path is an ordinary file.
+
+    Args:
+        path: The path.
+        what: What the file should be, for errors.
 
     Raises:
         UserError: It is not; the nearest names in its folder are told where it is missing.
@@ -47,17 +51,17 @@ def check_file(path: Path) -> None:
         if path.is_file():
             return
         if path.is_dir():
-            raise UserError(f"{name!r}: expected a picture, got a folder; name a picture in it")
+            raise UserError(f"{name!r}: expected a {what}, got a folder; name a {what} in it")
         if path.exists():
             raise UserError(
-                f"{name!r}: expected an ordinary file, got a device or pipe; save the picture to a file first"
+                f"{name!r}: expected an ordinary file, got a device or pipe; save the {what} to a file first"
             )
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     except OSError as error:
-        raise UserError(f"{name!r}: expected a picture, got {error.strerror or error}; check the path") from error
+        raise UserError(f"{name!r}: expected a {what}, got {error.strerror or error}; check the path") from error
     near = get_close_matches(path.name, beside, n=3)
     hint = f"did you mean {', '.join(map(repr, near))}?" if near else "check the path"
-    raise UserError(f"{name!r}: expected a picture, but there is no such file; {hint}")
+    raise UserError(f"{name!r}: expected a {what}, but there is no such file; {hint}")
 
 
 def _expand(argument: str) -> list[Path]:

@@ -62,9 +62,7 @@ def kind_of(path: Path | str) -> str:
         UserError: There is no such file, or it is a folder.
     """
     path = Path(path)
-    if path.is_dir():
-        raise UserError(f"{path}: expected a file, got a folder; name the files in it")
-    check_file(path)
+    check_file(path, "file")
     with path.open("rb") as stream:
         head = stream.read(4096)
     if not head:

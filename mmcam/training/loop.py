@@ -118,11 +118,11 @@ class _Run:
     def go(self, tensorboard: bool, stop_after: int | None) -> Path:
         """Train to the end, or for some epochs."""
         recipe, out, first = self.recipe, self.out, rank() == 0
+        board = open_board(out, len(self.curves)) if tensorboard and first else None
         data = recipe.examples(self.model, self.device)
         steps = len(cast(Sized, data)) // recipe.batch_size
         if steps == 0:
             raise UserError(f"expected a batch of {recipe.batch_size} examples at least, got fewer; lower `batch_size`")
-        board = open_board(out, len(self.curves)) if tensorboard and first else None
         for epoch in range(len(self.curves), recipe.epochs):
             if stop_after is not None and stop_after <= 0:
                 return out
@@ -136,10 +136,10 @@ class _Run:
             row = {"epoch": epoch + 1, "loss": loss, "seconds": time.monotonic() - began}
             self.curves.append(of_first(row | recipe.measure(self.model, self.device)))
             logger.info("%s", " ".join(f"{name} {value:.4g}" for name, value in self.curves[-1].items()))
+            if board is not None:
+                add_row(board, self.curves[-1])
             if first:
                 self._write()
-                if board is not None:
-                    add_row(board, self.curves[-1])
         if board is not None:
             board.close()
         if first:
@@ -215,12 +215,12 @@ class _Run:
         return len(self.curves) - 1 - best_epoch(self.curves, self.recipe.best_by) >= patience
 
     def _write(self) -> None:
-        """Write what an epoch made: the best weights first, so that a kill in between repeats the epoch."""
+        """Write what an epoch made: the checkpoint last, so that a kill before it repeats the epoch and all it made."""
         if self.recipe.best_by and best_epoch(self.curves, self.recipe.best_by) == len(self.curves) - 1:
             keep_best(self.model, self.out)
         state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict()}
-        write(self.out / CHECKPOINT, state | {"scaler": self.scaler.state_dict(), "curves": self.curves}, self.recipe)
         draw(self.curves, self.out)
+        write(self.out / CHECKPOINT, state | {"scaler": self.scaler.state_dict(), "curves": self.curves}, self.recipe)
 
 
 class _Learner(nn.Module):

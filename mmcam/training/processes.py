@@ -26,7 +26,7 @@ def processes(device: torch.device) -> Iterator[torch.device]:
     Yields:
         The device of this process.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ or distributed.is_initialized():
+    if not _started_together() or distributed.is_initialized():
         yield device
         return
     if device.type == "cuda":
@@ -46,7 +46,14 @@ def count() -> int:
 
 def rank() -> int:
     """The number of this one, from 0."""
-    return distributed.get_rank() if _joined() else int(os.environ.get("RANK", "0"))
+    if _joined():
+        return distributed.get_rank()
+    return int(os.environ["RANK"]) if _started_together() else 0
+
+
+def _started_together() -> bool:
+    """Whether torchrun started several processes; a RANK alone, as some schedulers set, is none of them."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
 
 
 def _joined() -> bool:

@@ -1,5 +1,6 @@
 """What a run leaves on the disk to go on from: the checkpoint after each epoch, and the best epoch's weights."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def write(checkpoint: Path, content: dict[str, Any], recipe: Recipe) -> None:
 
 
 def best_epoch(curves: list[dict[str, int | float]], name: str) -> int:
-    """The number of the best epoch so far, from 0; of equal ones the first.
+    """The number of the best epoch so far, from 0; of equal ones the first, and NaN is the worst.
 
     Raises:
         UserError: There is no such measure.
@@ -64,7 +65,8 @@ def best_epoch(curves: list[dict[str, int | float]], name: str) -> int:
     if name not in curves[-1]:
         raise unknown("measure in best_by", name, [known for known in curves[-1] if known not in ("epoch", "seconds")])
     sign = -1 if "loss" in name else 1
-    return max(range(len(curves)), key=lambda i: (sign * curves[i][name], -i))
+    scores = [-math.inf if math.isnan(row[name]) else sign * row[name] for row in curves]
+    return max(range(len(scores)), key=lambda i: (scores[i], -i))
 
 
 def keep_best(model: nn.Module, out: Path) -> None:

@@ -34,8 +34,8 @@ def test_every_peer_has_an_importer():
     [
         (["yunjei", "a"], "unknown peer 'yunjei': did you mean 'yunjey'"),
         (["yunjey", "a", "--task.init_args.beam=3"], "mmcam import reads no configuration"),
-        (["yunjey", "no such file"], "no such file"),
-        (["yunjey", "."], ".: expected a file, got a folder; name the files in it"),
+        (["yunjey", "no such file"], "expected a file, but there is no such file"),
+        (["yunjey", "."], "expected a file, got a folder; name a file in it"),
     ],
 )
 def test_mistakes_are_told_in_one_line(words, message, tmp_path, capsys):

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from mmcam.errors import UserError
 from mmcam.training import Steps, train
 from mmcam.training.loop import _move, precision
+from mmcam.training.saved import best_epoch, write
 from tests.line import Line, LineRecipe
 
 CPU = torch.device("cpu")
@@ -88,6 +89,34 @@ def test_a_kill_after_the_last_epoch_still_gives_the_model(whole, tmp_path, monk
     monkeypatch.undo()
     train(LineRecipe(), tmp_path, CPU)
     assert weights(tmp_path) == weights(whole)
+
+
+def test_a_kill_right_after_the_last_checkpoint_loses_no_row_of_the_curves(whole, tmp_path, monkeypatch):
+    def killed(checkpoint, content, recipe):
+        write(checkpoint, content, recipe)
+        if len(content["curves"]) == recipe.epochs:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("mmcam.training.loop.write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(LineRecipe(), tmp_path, CPU)
+    monkeypatch.undo()
+    train(LineRecipe(), tmp_path, CPU)
+    assert curves(tmp_path) == curves(whole)
+    assert weights(tmp_path) == weights(whole)
+
+
+def test_a_rank_without_other_processes_is_the_first(tmp_path, monkeypatch):
+    """Some schedulers set RANK for jobs of one process too; the run would write nothing."""
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    train(LineRecipe(epochs=1), tmp_path, CPU)
+    assert (tmp_path / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(("name", "best"), [("score", 1), ("val_loss", 2)])
+def test_nan_is_never_the_best(name, best):
+    assert best_epoch([{name: math.nan}, {name: 2.0}, {name: 1.0}, {name: math.nan}], name) == best
 
 
 def test_a_seed_gives_the_same_run_and_another_seed_another(whole, tmp_path):
@@ -384,6 +413,7 @@ def test_curves_for_tensorboard_go_on_after_a_kill(tmp_path, monkeypatch):
 def test_tensorboard_that_is_not_there_is_asked_for_before_the_first_epoch(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     recipe = LineRecipe()
+    monkeypatch.setattr(recipe, "examples", None)  # what a frozen trunk computes takes long
     with pytest.raises(UserError, match=r"--tensorboard needs an extra: pip install 'mmcam\[tensorboard\]'"):
         train(recipe, tmp_path, CPU, tensorboard=True)
     assert not recipe.batches
