@@ -24,7 +24,9 @@ logger = logging.getLogger(__name__)
 MOST_PIXELS = 50_000_000
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 CLOSED = re.compile(
-    r"(?:file|proxy)=\s*https?:|/proxy=|/component_server|/monitoring|/process_recording", re.IGNORECASE
+    r"(?:file|proxy)[=/]\s*https?:|/proxy=|/component_server|/monitoring|/process_recording|/vibe|/undo-vibe|/deep_link|"
+    r"/dev/reload|/run-history|/profiling|/custom_component",
+    re.IGNORECASE,
 )
 """Routes of Gradio that nothing here needs, and two that would fetch from other hosts."""
 POLICY = (

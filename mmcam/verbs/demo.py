@@ -1,7 +1,10 @@
 """`mmcam demo`: a web page on this machine that shows where models look."""
 
+import os
+import signal
 import time
 from ipaddress import ip_address
+from tempfile import TemporaryDirectory
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -10,7 +13,7 @@ from mmcam.errors import UserError
 EPILOG = """\
 Without --config: the embedded captioner, VQA model and classifier, a tab each. The page is for this machine alone and
 calls no other host; to show it to others on a network you trust, choose --host and say --public. Pictures that are
-uploaded are deleted after an hour. Its functions can be called by HTTP too: docs/demo.md.
+uploaded are deleted after an hour, or when the command ends. Its functions can be called by HTTP too: docs/demo.md.
 
 examples:
   mmcam demo
@@ -36,7 +39,13 @@ def configure(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Serve the page until interrupted."""
     check(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that uploads are deleted then too
+    with TemporaryDirectory(prefix="mmcam-demo-") as uploads:  # which nobody else on this machine can read
+        os.environ["GRADIO_TEMP_DIR"] = uploads  # before the import, which reads it
+        return _serve(arguments)
 
+
+def _serve(arguments: Namespace) -> int:
     try:
         from mmcam.demo import SHIPPED, build, launch
     except ModuleNotFoundError as error:

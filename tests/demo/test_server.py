@@ -240,9 +240,11 @@ def test_the_server_fetches_nothing_for_a_client(server, client):
         event = json.loads(answer)["event_id"]
         assert b"event: error" in ask(server, f"/gradio_api/call/explain/{event}")[2]
         waiting.join()
-    for route in ("/gradio_api/file=", "/file=", "/gradio_api/proxy=", "/proxy=", "/gradio_api/file=%68ttp"):
+    for route in ("/gradio_api/file=", "/file=", "/gradio_api/file/", "/gradio_api/proxy=", "/gradio_api/file=%68ttp"):
         status, _, _ = ask(server, route + (here if "%" not in route else here.removeprefix("http")))
         assert status == 403, route
+    for route in ("/monitoring", "/gradio_api/vibe-code", "/gradio_api/component_server", "/gradio_api/dev/reload"):
+        assert ask(server, route)[0] == 403, route
     listening.close()
     assert not came
 
@@ -311,3 +313,30 @@ def test_the_interface_is_documented_by_the_server_too(client):
         "method",
         "layer",
     ]
+
+
+def test_fetching_when_asked_for_refuses_this_machine(served, server):
+    """The page of `--allow-urls` has the function, and it stands behind the checks."""
+    import gradio as gr
+
+    from mmcam.demo import build
+    from mmcam.demo.page import Tab
+
+    page = build([served["captioning"]], allow_urls=True)
+    assert "captioning_url" in [function.api_name for function in page.fns.values()]
+    own = Tab(served["captioning"], 1000, 1000)
+    for url in (f"{server}config", "http://169.254.169.254/", "file:///etc/passwd", "http://localhost/"):
+        with pytest.raises(gr.Error, match="expected"):
+            own.from_web(url)
+
+
+def test_what_is_served_is_limited(served):
+    """Waiting requests, users and the age of uploads."""
+    from mmcam.demo import WAITING, build
+
+    page = build([served["captioning"]])
+    assert page.max_size == WAITING if hasattr(page, "max_size") else page._queue.max_size == WAITING
+    assert page.delete_cache == (600, 3600)
+    assert page.analytics_enabled is False
+    limits = {str(function.api_name): function.concurrency_limit for function in page.fns.values() if function.queue}
+    assert all(limit in (1, 2, "default") for limit in limits.values()), limits
