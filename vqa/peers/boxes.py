@@ -24,6 +24,10 @@ LENGTHS = {"image_features": 0, "image_bb": 4, "spatial_features": 6}
 """How many numbers a box has in each data set; 0 for any number."""
 
 
+LARGEST = 2**24
+"""Numbers of one picture's features; a file of a few bytes may say that it has any."""
+
+
 class Boxes(nn.Module):
     """Stands where the CNN stands in other models: its input, features of boxes, is what is explained."""
 
@@ -62,7 +66,9 @@ class BoxFeatures:
             raise UserError(f"{features}: expected features of boxes in HDF5, got {KINDS[kind]}")
         try:
             with h5py.File(self.path) as file:
-                shapes = {key: getattr(file.get(key), "shape", ()) for key in LENGTHS}
+                sets = [file.get(key) for key in LENGTHS]
+                shapes = {key: getattr(found, "shape", ()) for key, found in zip(LENGTHS, sets, strict=True)}
+                kinds = {getattr(getattr(found, "dtype", None), "kind", "") for found in sets}
         except OSError as error:
             raise UserError(f"{features}: expected whole HDF5, got {error}; copy it again") from error
         self.shape: tuple[int, ...] = shapes["image_features"]
@@ -72,6 +78,11 @@ class BoxFeatures:
             raise UserError(
                 f"{features}: expected image_features (N, n, k), image_bb (N, n, 4) and spatial_features (N, n, 6), "
                 f"got {', '.join(f'{key} {shape}' for key, shape in shapes.items())}"
+            )
+        if not kinds <= set("fiu") or self.shape[1] * self.shape[2] > LARGEST:
+            raise UserError(
+                f"{features}: expected numbers, {LARGEST} a picture at most, got {self.shape[1]} boxes of "
+                f"{self.shape[2]} and types {', '.join(sorted(kinds))}"
             )
         self._rows = rows_of(read_pickle(pictures), str(pictures))
 

@@ -279,3 +279,15 @@ def test_nothing_in_a_file_is_run(saved, tmp_path, monkeypatch, number):
 
 def test_the_verb_writes_a_folder_that_explains(saved, tmp_path, capsys):
     through_the_verb("bottom_up", saved(), "what is dog?", tmp_path, capsys)
+
+
+@pytest.mark.parametrize(("count", "kind"), [(2**22, "f4"), (2, h5py.string_dtype())])
+def test_features_that_no_memory_holds_or_that_are_no_numbers(saved, count, kind, tmp_path):
+    """A data set that was never written takes no room in its file."""
+    files = saved()
+    with h5py.File(files[4], "w") as file:
+        file.create_dataset("image_features", (1, count, CHANNELS), kind, chunks=(1, 2, CHANNELS))
+        for name, length in (("image_bb", 4), ("spatial_features", 6)):
+            file.create_dataset(name, (1, count, length), "f4", chunks=(1, 2, length))
+    with pytest.raises(UserError, match="expected numbers, 16777216 a picture at most, got"):
+        convert(files, tmp_path / "out")
