@@ -32,6 +32,7 @@ PICTURES = "pictures"
 LETTERS = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"
 """Of codes: none that is mistaken for another."""
 CODE = re.compile(f"[{LETTERS}]{{4}}-[{LETTERS}]{{4}}")
+PICTURE = re.compile(r"[0-9a-f]{12}\.jpg")
 LARGEST_PLAN = 100_000_000
 
 
@@ -111,7 +112,9 @@ class Study:
 
     def plan(self, code: str) -> list[str]:
         """The names of a person's trials in their order."""
-        return self._plan_of(code, self.group(code))
+        count, turn = len(self.methods), self.group(code) // 2
+        names = [t.id for t in self.trials if t.is_check or t.method == (t.pair // 2 + turn) % count]
+        return sorted(names, key=lambda name: (hashed(f"{self.id} {code} {name}"), name))
 
     def sides(self, trial: Trial, code: str) -> tuple[int, int]:
         """Which option a person sees left, and which right. The sides of a check of trust are told in its question."""
@@ -169,14 +172,20 @@ class Study:
             if isinstance(error, UserError):
                 raise
             raise UserError(f"{path}: expected a study, got something else ({error}); make it again") from error
-        if study.kind not in get_args(Kind) or not study.methods or len(study.by_id) != len(study.trials):
+        if study.kind not in get_args(Kind) or not study.methods or not study._fits():
             raise UserError(f"{path}: expected a study, got one that does not fit together; make it again")
         return study
 
-    def _plan_of(self, code: str, group: int) -> list[str]:
-        count, turn = len(self.methods), group // 2
-        names = [t.id for t in self.trials if t.is_check or t.method == (t.pair // 2 + turn) % count]
-        return sorted(names, key=lambda name: (hashed(f"{self.id} {code} {name}"), name))
+    def _fits(self) -> bool:
+        """Whether trials and methods belong together, and pictures are names of files in the study's own folder."""
+        return len(self.by_id) == len(self.trials) and all(
+            PICTURE.fullmatch(f"{trial.id}.jpg")
+            and all(PICTURE.fullmatch(name) for name in trial.pictures)
+            and trial.key in (0, 1)
+            and trial.method < len(self.methods)
+            and len(trial.options) == (0 if self.kind == "trust" else 2)
+            for trial in self.trials
+        )
 
 
 def hashed(text: str) -> int:

@@ -25,7 +25,7 @@ score is for the second dump. Each person sees --trials pictures, each once; eve
 what is right equally often left and right. --trials has to be a multiple of twice the number of methods.
 
 examples:
-  mmcam dump --config captioning/scenes --data scenes:test --limit 300 --methods grad_cam,guided_grad_cam --out runs/d
+  mmcam dump --config captioning/scenes --data scenes:test --limit 300 --methods grad_cam,activation_norm --out runs/d
   mmcam study make runs/d --kind discrimination --trials 40 --seed 0 --out runs/study
   mmcam study serve runs/study
   mmcam study export runs/study --out study.html

@@ -118,6 +118,16 @@ def test_what_is_no_study_is_told(tmp_path, content):
         Study.load(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("name", ["../../../etc/passwd", "/etc/passwd", "abc.jpg", "0123456789ab.jpg/../../x"])
+def test_a_plan_that_names_other_files_is_refused(tmp_path, name):
+    study().save(tmp_path)
+    content = json.loads((tmp_path / "study.json").read_text())
+    content["trials"][0]["pictures"] = [name]
+    (tmp_path / "study.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="does not fit together"):
+        Study.load(tmp_path)
+
+
 def test_codes():
     found = {new_code() for _ in range(50)}
     assert len(found) == 50
