@@ -84,6 +84,21 @@ class Batch:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def pictures(self) -> Float[Tensor, "b c h w"]:
+        """The network's input, for those who change it or differentiate down to it.
+
+        Raises:
+            UserError: The network gets no picture a sample, but tiles or patches, which are among `inputs`.
+        """
+        if len(self) and not self.images.numel():
+            raise UserError(
+                "expected a model that gets one picture a sample, got one that gets tiles or patches, which cannot be "
+                "changed pixel by pixel; explain the layer, by grad_cam or gradient_norm, and ask no metric that "
+                "changes pictures"
+            )
+        return self.images
+
     def to(self, device: torch.device | str) -> "Batch":
         """Move every tensor; asynchronously where the memory is pinned."""
         return replace(

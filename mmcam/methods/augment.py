@@ -65,7 +65,7 @@ def explain_views(
     Returns:
         One explanation a sample, its scores those of the first view.
     """
-    found = [explain(task, replace(batch, images=view.see(batch.images)), targets, method) for view in views]
+    found = [explain(task, replace(batch, images=view.see(batch.pictures)), targets, method) for view in views]
     return [
         replace(seen[0], signed=torch.stack([v.back(e.signed) for v, e in zip(views, seen, strict=True)]).mean(0))
         for seen in zip(*found, strict=True)

@@ -58,9 +58,9 @@ class Ear:
 
     def before(self, others: Float[Tensor, "n c H W"] | None) -> Iterator["Ear"]:
         """The same words and targets before each of some other pictures, the same for all samples; or a blank one."""
-        images = self.batch.images
         if others is not None and not len(others):
             raise UserError("expected other pictures, got none; leave them out for a blank one")
+        images = self.batch.images if others is None else self.batch.pictures
         batches = (
             [self.task.blank(self.batch)]
             if others is None

@@ -133,6 +133,7 @@ def settled(task: Task, batch: Batch, targets: Targets | None) -> Iterator[tuple
     """Eval mode, and batch and targets on the task's device; the caller's batch keeps its own memo."""
     with torch.inference_mode(False), evaluating(task):
         batch = replace(batch.to(task.device), memo={})
+        batch = replace(batch, images=batch.pictures)
         if targets is None:
             seen = replace(batch, memo={})
             with torch.no_grad():

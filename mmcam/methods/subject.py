@@ -26,7 +26,6 @@ class Subject:
     The model runs under the autocast of the caller, whatever a method sets, and in passes that fit into the memory.
 
     Attributes:
-        images: The network's input (b, c, H, W).
         rows: Coefficients (b, r, t) of the explained scores.
         vjp: How the task differentiates.
     """
@@ -42,7 +41,7 @@ class Subject:
             batch: The samples, with the trunk's memo.
             targets: What is explained.
         """
-        self.images, self.rows, self.vjp = batch.images, targets.rows, vjp_of(task)
+        self.rows, self.vjp = targets.rows, vjp_of(task)
         self._task, self._activations, self._batch, self._targets = task, activations, batch, targets
         kind = targets.rows.device.type
         self._autocast = {
@@ -53,6 +52,11 @@ class Subject:
         }
         self._y: Tensor | None = None
         self._gradients: Tensor | None = None
+
+    @property
+    def images(self) -> Float[Tensor, "b c H W"]:
+        """The network's input; a `UserError` if that is no picture a sample."""
+        return self._batch.pictures
 
     @property
     def activations(self) -> Float[Tensor, "b k h w"]:

@@ -88,7 +88,7 @@ def respond(
         raise UserError(f"expected targets for {len(batch)} samples, got them for {len(targets)}")
     chunk = chunk or (ON_CPU if task.device.type == "cpu" else ELSEWHERE)
     targets = targets.to(task.device)
-    unseen = replace(batch, images=batch.images[:, :, :0, :0], memo={})  # the unchanged pictures need not be copied
+    unseen = replace(batch, images=batch.pictures[:, :, :0, :0], memo={})  # the unchanged pictures need not be copied
     answers = [[targets.rows.new_zeros(0, targets.rows.shape[1])] for _ in questions]
     with torch.inference_mode(False), torch.no_grad(), evaluating(task):
         for numbers in torch.arange(len(samples)).split(chunk) if len(samples) else ():
@@ -113,10 +113,11 @@ def real_rows(targets: Targets) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], B
 
 def on_input(maps: Float[Tensor, "b r h w"], batch: Batch) -> Float[Tensor, "b r x y"]:
     """Bring maps to the size of the network's input, bilinearly; what is not finite counts as zero."""
-    maps = maps.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).to(batch.images.device)
+    pictures = batch.pictures
+    maps = maps.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).to(pictures.device)
     if 0 in maps.shape:
-        return maps.new_zeros(*maps.shape[:2], *batch.images.shape[2:])
-    large = interpolate(maps, batch.images.shape[2:], mode="bilinear", align_corners=False)
+        return maps.new_zeros(*maps.shape[:2], *pictures.shape[2:])
+    large = interpolate(maps, pictures.shape[2:], mode="bilinear", align_corners=False)
     # A constant map shall have no order, not that of rounding errors.
     return torch.where(is_constant(maps)[..., None, None], maps[..., :1, :1], large)
 
@@ -161,5 +162,6 @@ class Faithfulness(Columns):
             units: Number of the picture of each sample.
         """
         samples, rows, _ = real_rows(targets)
-        values = self.measure(task, batch.to(task.device), targets, maps)
+        batch = batch.to(task.device)
+        values = self.measure(task, replace(batch, images=batch.pictures), targets, maps)
         self.keep(values[samples, rows].float(), units.cpu()[samples], torch.zeros_like(samples))

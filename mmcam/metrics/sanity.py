@@ -163,7 +163,7 @@ def _maps(task: Task, batch: Batch, targets: Targets, method: str) -> Float[Tens
 
 
 def _size(batch: Batch) -> tuple[int, int]:
-    return batch.images.shape[2], batch.images.shape[3]
+    return batch.pictures.shape[2], batch.pictures.shape[3]
 
 
 class Randomised(Columns):

@@ -94,6 +94,7 @@ def test_the_contrasted_word_is_found_behind_punctuation(text, word, said, foil)
     assert targets.words == ((word,),)
     (spot,) = targets.rows[0, 0].nonzero().flatten().tolist()
     assert tokenizer.decode([targets.ids[0, spot]]) == said
+    assert targets.foils is not None
     assert tokenizer.decode([targets.foils[0, spot]]) == foil
 
 

@@ -52,7 +52,7 @@ class Chain:
         crosses = {size for size in sizes if size[0] != size[1]}
         # Words that attend among themselves attend to earlier ones only; the picture's tokens to all.
         causal = {not bool(p.triu(1).any()) for p in attentions}
-        if not crosses and len(causal) > 1:
+        if not crosses and len(causal) > 1 and len({*sizes}) == 1:
             raise UserError(
                 f"expected another number of words than of the picture's tokens, got {sizes[0][0]} of both, which "
                 "cannot be told apart; explain one word less or more"

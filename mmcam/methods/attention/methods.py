@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mmcam.errors import UserError
 from mmcam.gradients import of_rows
 from mmcam.methods.attention.capture import attention_gradients, depending
 from mmcam.methods.attention.chain import Chain
@@ -164,6 +165,12 @@ def _maps(subject: Subject, method: Callable[[Chain], tuple[list[int], Found]]) 
 def _legrad(run: Run) -> Float[Tensor, "b r n"]:
     size = run.attentions[0].shape[2:]
     numbers = [i for i, p in enumerate(run.attentions) if p.shape[2:] == size]
+    used = depending(run.scores, run.attentions)
+    if used and numbers[-1] not in used:  # as LLaVA, which reads its tower's last block but one
+        raise UserError(
+            "expected a score that depends on the last block of the picture's tokens, which LeGrad asks; this model "
+            "passes it by; use grad_cam or gradient_norm"
+        )
     last = run.blocks.last(numbers)
     with torch.enable_grad():
         means = [run.blocks.tokens[i].mean(1) for i in numbers]  # (b, k)
@@ -185,6 +192,7 @@ def _of_pictures(subject: Subject, method: Callable[[Run], Tensor], watch: bool 
     if not rows.numel():
         a = subject.activations
         return a.new_zeros(*rows.shape[:2], *a.shape[2:])
+    size = subject.images.shape[2:]
 
     def some(index: Int[Tensor, " n"]) -> tuple[Tensor, Tensor, object]:
         run = Run(subject, index, watch)
@@ -199,13 +207,13 @@ def _of_pictures(subject: Subject, method: Callable[[Run], Tensor], watch: bool 
     found, scores, layouts = zip(*parts, strict=True)
     subject.scored(torch.cat(scores))
     tokens = torch.cat(found).mT  # (b, n, r)
-    return _layout(subject, tokens, layouts[0]).spread(tokens)[0]
+    return _layout(subject, tokens, layouts[0], (size[0], size[1])).spread(tokens)[0]
 
 
-def _layout(subject: Subject, tokens: Float[Tensor, "b n r"], known: object) -> Layout:
+def _layout(subject: Subject, tokens: Float[Tensor, "b n r"], known: object, size: tuple[int, int]) -> Layout:
     """Where the tokens lie: as those of the explained layer if there are as many, else as their number says."""
     task = subject.asked[0]
     count = tokens.shape[1]
     if isinstance(known, Layout) and known.order == "tokens" and count == known.prefix + prod(known.grid):
         return known
-    return find_layout(tokens, (subject.images.shape[2], subject.images.shape[3]), task, layer="attention")
+    return find_layout(tokens, size, task, layer="attention")
