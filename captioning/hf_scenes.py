@@ -28,7 +28,7 @@ from mmcam.scenes.draw import draw
 from mmcam.scenes.kinds import BY_NAME, NAMES
 from mmcam.scenes.language import PHRASES, captions, is_true
 from mmcam.scenes.world import SIZE, Scene, compose
-from mmcam.task import Batch, Sample
+from mmcam.task import Sample
 from mmcam.training import Recipe, Steps
 
 __all__ = ["KINDS", "FewKinds", "HFScenesRecipe", "Pupil", "PupilTask", "build", "vocabulary"]
@@ -199,14 +199,6 @@ class PupilTask(HFCaptioningTask):
                 f"mmcam train --config {config} --out {model} --threads 1"
             )
         super().__init__(model)
-
-    def trunk(self, batch: Batch) -> Float[Tensor, "b k h w"]:
-        """The vision half's output, on a canvas."""
-        activations = super().trunk(batch)
-        rest = batch.memo["rest"]
-        if isinstance(rest, Tensor) and not rest.numel():
-            batch.memo["rest"] = None  # methods from the pixels cannot take apart what has no numbers
-        return activations
 
 
 class Pupil(nn.Module):
