@@ -39,7 +39,7 @@ def tokens(speaker: Speaker, text: str) -> list[int]:
     """Read a text as the model would have said it.
 
     Raises:
-        UserError: It is empty.
+        UserError: It is empty, or holds the mark of a picture.
     """
     if not text.strip():
         raise UserError(
@@ -47,7 +47,11 @@ def tokens(speaker: Speaker, text: str) -> list[int]:
         )
     forced = getattr(getattr(speaker.model, "generation_config", None), "forced_bos_token_id", None)
     first = [] if forced is None else [int(forced)]
-    return first + _read(speaker, text.strip())
+    found = _read(speaker, text.strip())
+    names = ("image_token_id", "image_token_index", "video_token_id")
+    if {getattr(speaker.model.config, name, None) for name in names} & set(found):
+        raise UserError(f"expected words, got {text!r}, which holds the mark of a picture; leave the mark out")
+    return first + found
 
 
 def _read(speaker: Speaker, text: str) -> list[int]:

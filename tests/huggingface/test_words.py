@@ -94,3 +94,10 @@ def test_ragged_answers_have_rows_of_their_own():
     targets = worded(Spelling("a", " b", " c"), [[1, 2, 3], [1], []])
     assert targets.words == (("a", "b", "c"), ("a",), ())
     assert targets.rows.sum((1, 2)).tolist() == [3, 1, 0]
+
+
+def test_the_mark_of_a_picture_is_no_word():
+    llava = tiny.build("llava")
+    task = HFCaptioningTask(llava.model, llava.processor)
+    with pytest.raises(UserError, match="mark of a picture"):
+        task.given(["a <image> dog"], task.collate([Sample(picture(llava.size, 0), "a", "what?")]))
