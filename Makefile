@@ -18,7 +18,7 @@ LOWEST := runs/lower-bounds
 INSTALL = -m pip install --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow ray gpu check format format-check lint types contracts quality results bench wheel lower-bounds
+.PHONY: help demo test slow ray gpu check format format-check lint types contracts quality results bench docs wheel lower-bounds
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -70,6 +70,9 @@ results: $(VENV)/.demo ## Run the papers' experiments on scenes; tables and plot
 
 bench: $(VENV)/.dev ## Compare maps, time and memory with the peers'
 	$(PY) benchmarks/bench_engine.py $(ARGS)
+
+docs: $(VENV)/.dev ## Build the documentation as a site that needs no network, into runs/docs
+	$(PY) -m sphinx -q -W --keep-going -b html -d runs/docs-cache docs runs/docs $(ARGS)
 
 wheel: $(VENV)/.dev ## Build the wheel into dist/
 	$(PY) -m build --wheel --no-isolation

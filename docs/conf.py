@@ -1,0 +1,87 @@
+"""How Sphinx makes a site of these pages and of the docstrings: `make docs`. Reading it fetches nothing."""
+
+import re
+from pathlib import Path
+
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+
+project = "mmcam"
+author = "The mmcam authors"
+html_title = "mmcam"
+html_theme = "furo"
+html_show_sphinx = False
+html_copy_source = False
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["conf.py"]
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 4
+html_math_renderer = "mathml"
+highlight_language = "text"
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True, "exclude-members": "forward"}
+autodoc_typehints_format = "short"
+napoleon_use_ivar = True
+# Pages link to folders and files of the repository too, which the site does not hold; a test follows those links.
+suppress_warnings = ["myst.xref_missing"]
+
+FETCHED = re.compile(
+    r"<(?:script|img|iframe|source|video|audio|embed|link)\b[^>]*(?:src|href)=\"(?:https?:)?//[^\"]*\"|@import|url\([\"']?(?:https?:)?//"
+)
+"""What makes a browser fetch something from elsewhere. A link that one must click does not."""
+
+
+def plain_to_rst(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Our docstrings are plain text with `code`; Sphinx reads reStructuredText."""
+    found, section = [], False
+    for number, line in enumerate(lines):
+        section = section or bool(re.match(r"(Args|Attributes|Returns|Raises|Yields):$", line))
+        begins = line.startswith("    ") and number and not lines[number - 1].strip() and not section
+        if begins and not any(previous.strip() == "::" for previous in found[-3:]) and not _in_block(found):
+            found += ["::", ""]
+        literal = not section and (begins or (line.startswith("    ") and _in_block(found)))
+        found.append(line if literal else _escaped(line))
+        if not section and literal and number + 1 < len(lines) and lines[number + 1][:1].strip():
+            found.append("")
+    lines[:] = found
+
+
+def _in_block(lines: list[str]) -> bool:
+    """Whether the last line that is not indented opened a literal block."""
+    return next((line for line in reversed(lines) if line.strip() and not line.startswith(" ")), "") == "::"
+
+
+def _escaped(line: str) -> str:
+    parts = line.split("`")
+    for number in range(0, len(parts), 2):  # outside of `code`
+        parts[number] = re.sub(r"([*|\\]|_(?!\w))", r"\\\1", parts[number])
+    return "``".join(parts)
+
+
+def inline_math(self: nodes.NodeVisitor, node: nodes.math) -> None:
+    """MathML, which browsers draw by themselves."""
+    self.body.append(tex2mathml(node.astext()))
+    raise nodes.SkipNode
+
+
+def display_math(self: nodes.NodeVisitor, node: nodes.math_block) -> None:
+    """The same, on a line of its own."""
+    self.body.append(f"<div>{tex2mathml(node.astext(), as_block=True)}</div>")
+    raise nodes.SkipNode
+
+
+def check_resources(app: Sphinx, exception: Exception | None) -> None:
+    """Refuse a site that asks other hosts for fonts, scripts or pictures."""
+    if exception is None:
+        for file in Path(app.outdir).rglob("*"):
+            if file.suffix in (".html", ".css") and (found := FETCHED.search(file.read_text(encoding="utf-8"))):
+                raise ExtensionError(f"{file}: {found[0]} would be fetched from elsewhere")
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.add_html_math_renderer("mathml", (inline_math, None), (display_math, None))
+    app.connect("autodoc-process-docstring", plain_to_rst, priority=100)  # before napoleon
+    app.connect("build-finished", check_resources)
