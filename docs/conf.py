@@ -7,6 +7,7 @@ from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
+from sphinx.writers.html5 import HTML5Translator
 
 project = "mmcam"
 author = "The mmcam authors"
@@ -60,13 +61,13 @@ def _escaped(line: str) -> str:
     return "``".join(parts)
 
 
-def inline_math(self: nodes.NodeVisitor, node: nodes.math) -> None:
+def inline_math(self: HTML5Translator, node: nodes.math) -> None:
     """MathML, which browsers draw by themselves."""
     self.body.append(tex2mathml(node.astext()))
     raise nodes.SkipNode
 
 
-def display_math(self: nodes.NodeVisitor, node: nodes.math_block) -> None:
+def display_math(self: HTML5Translator, node: nodes.math_block) -> None:
     """The same, on a line of its own."""
     self.body.append(f"<div>{tex2mathml(node.astext(), as_block=True)}</div>")
     raise nodes.SkipNode
