@@ -31,7 +31,7 @@ def test_nothing_is_run(peer, kind, tmp_path, capsys):
     else:
         torch.save(content, path, _use_new_zipfile_serialization=kind == "torch")
     others = list(OTHERS[peer])
-    if kind == "pickle":
+    if kind == "pickle" and peer == "ruotianluo":
         others.append(tmp_path / "cnn")
         torch.save({"conv1.weight": torch.ones(1, 3, 7, 7)}, others[-1])
     assert main(["import", peer, *map(str, others), str(path), "--out", str(tmp_path / "out")]) == 2
