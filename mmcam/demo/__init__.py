@@ -25,7 +25,7 @@ __all__ = ["MOST_BYTES", "SHIPPED", "build", "launch"]
 SHIPPED = ("captioning/scenes", "vqa/scenes", "classification/scenes")
 MOST_BYTES = 20_000_000
 WAITING = 64
-SESSIONS = 200
+SESSIONS = 100
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 OLD, OFTEN = 3600, 600  # uploads are deleted after an hour
 

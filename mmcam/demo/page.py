@@ -79,24 +79,24 @@ class Tab:
         colours: str,
         opacity: float,
         scale: str,
-    ) -> tuple[list[int], str, list[int]]:
+    ) -> tuple[list[int], str, list[int], str, str]:
         """Show the word that was clicked, or the phrase of all that are chosen."""
-        new = [number for number in chosen if number not in shown]
-        if not several and new:
-            chosen = new[-1:]
-        elif not chosen:
-            chosen = shown
+        if not several:  # of many that were shown together, one that is clicked off is the one that is meant
+            new = [number for number in chosen if number not in shown]
+            gone = [number for number in shown if number not in chosen]
+            chosen = (new or gone or chosen)[-1:]
+        chosen = chosen or shown
         figure = drawn.figure(_here(found), chosen, colours, opacity, scale)
-        return chosen, figure, chosen
+        return chosen, figure, chosen, "", ""
 
     @said
     def sentence(
         self, found: Look | None, colours: str, opacity: float, scale: str
-    ) -> tuple[list[int], str, list[int]]:
+    ) -> tuple[list[int], str, list[int], str, str]:
         """Show the map of all words as one."""
         everything = list(range(len(_here(found).words)))
         figure = drawn.figure(_here(found), everything, colours, opacity, scale)
-        return everything, figure, everything
+        return everything, figure, everything, "", ""
 
     @said
     def redraw(self, found: Look | None, shown: list[int], colours: str, opacity: float, scale: str) -> str:
@@ -265,9 +265,15 @@ def tab(served: Served, slug: str, *, allow_urls: bool, most_bytes: int, most_pi
         **model,
     )
     words.input(
-        own.choose, [found, words, shown, several, *looks], [words, figure, shown], api_name=f"{slug}_word", **quick
+        own.choose,
+        [found, words, shown, several, *looks],
+        [words, figure, shown, beside, heard],
+        api_name=f"{slug}_word",
+        **quick,
     )
-    whole.click(own.sentence, [found, *looks], [words, figure, shown], api_name=f"{slug}_sentence", **model)
+    whole.click(
+        own.sentence, [found, *looks], [words, figure, shown, beside, heard], api_name=f"{slug}_sentence", **model
+    )
     gr.on(
         [colours.input, opacity.release, scale.input],
         own.redraw,

@@ -22,6 +22,7 @@ from PIL import Image
 import mmcam
 from mmcam.demo.looks import look
 from mmcam.demo.samples import samples
+from tests.demo.serving import tidy
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Gradio's and its client's own
 
@@ -322,7 +323,8 @@ def test_fetching_when_asked_for_refuses_this_machine(served, server):
     from mmcam.demo import build
     from mmcam.demo.page import Tab
 
-    page = build([served["captioning"]], allow_urls=True)
+    with tidy():
+        page = build([served["captioning"]], allow_urls=True)
     assert "captioning_url" in [function.api_name for function in page.fns.values()]
     own = Tab(served["captioning"], 1000, 1000)
     for url in (f"{server}config", "http://169.254.169.254/", "file:///etc/passwd", "http://localhost/"):
@@ -334,8 +336,9 @@ def test_what_is_served_is_limited(served):
     """Waiting requests, users and the age of uploads."""
     from mmcam.demo import WAITING, build
 
-    page = build([served["captioning"]])
-    assert page.max_size == WAITING if hasattr(page, "max_size") else page._queue.max_size == WAITING
+    with tidy():
+        page = build([served["captioning"]])
+    assert page._queue.max_size == WAITING
     assert page.delete_cache == (600, 3600)
     assert page.analytics_enabled is False
     limits = {str(function.api_name): function.concurrency_limit for function in page.fns.values() if function.queue}
