@@ -165,13 +165,13 @@ def _maps(subject: Subject, method: Callable[[Chain], tuple[list[int], Found]]) 
 def _legrad(run: Run) -> Float[Tensor, "b r n"]:
     size = run.attentions[0].shape[2:]
     numbers = [i for i, p in enumerate(run.attentions) if p.shape[2:] == size]
+    last = run.blocks.last(numbers)
     used = depending(run.scores, run.attentions)
     if used and numbers[-1] not in used:  # as LLaVA, which reads its tower's last block but one
         raise UserError(
             "expected a score that depends on the last block of the picture's tokens, which LeGrad asks; this model "
             "passes it by; use grad_cam or gradient_norm"
         )
-    last = run.blocks.last(numbers)
     with torch.enable_grad():
         means = [run.blocks.tokens[i].mean(1) for i in numbers]  # (b, k)
     # One head for all layers, from their means on; then each block backwards alone, from its mean to its attention.
