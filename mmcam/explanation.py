@@ -15,7 +15,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from mmcam import draw
+from mmcam import draw, sheet
 from mmcam.task import Window
 
 LONGEST_NAME = 100  # bytes; file systems allow 255, with the suffix
@@ -106,10 +106,10 @@ class Explanation:
             (word, flag or f"{score:.2f}", row)
             for word, score, flag, row in zip(self.words, self.scores.tolist(), self.flags, maps, strict=True)
         ]
-        sheet = draw.strip(image, panels, colours=colours, opacity=opacity, first=self.prompt)
+        drawn = sheet.strip(image, panels, colours=colours, opacity=opacity, first=self.prompt)
         if self.heard_scores is None:
-            return sheet
-        return draw.word_strip(sheet, self.words, self.heard, self.heard_scores, scale)
+            return drawn
+        return sheet.word_strip(drawn, self.words, self.heard, self.heard_scores, scale)
 
     def save(self, folder: Path | str, image: Image.Image | None = None) -> Path:
         """Write `<id>.json` (words, scores, flags, sizes …), the raw maps as `<id>.npy` and the strip as `<id>.png`.

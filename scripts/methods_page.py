@@ -25,6 +25,7 @@ from mmcam.methods.table import names
 from mmcam.scenes.draw import draw as draw_scene
 from mmcam.scenes.language import captions, questions
 from mmcam.scenes.write import scenes
+from mmcam.sheet import strip
 from mmcam.task import Sample
 
 LITTLE = ("a", "an", "of", "and", "the")
@@ -99,13 +100,13 @@ def sheet(picture: Image.Image, config: str, question: str, text: str) -> Image.
         maps = draw.scale(explanation.upsample(), "own")
         rows = zip(explanation.words, explanation.flags, maps, strict=True)
         panels = [(word, flag, row) for word, flag, row in rows if word not in LITTLE]
-        strips.append(draw.strip(picture, panels[:5], width_per_panel=112, first=name.replace("_", " ")))
-    width, height = max(strip.width for strip in strips), strips[0].height
+        strips.append(strip(picture, panels[:5], width_per_panel=112, first=name.replace("_", " ")))
+    width, height = max(one.width for one in strips), strips[0].height
     # Two columns of strips: one would be many screens long.
     rows = math.ceil(len(strips) / 2)
     whole = Image.new("RGB", (2 * width, rows * height), "white")
-    for place, strip in enumerate(strips):
-        whole.paste(strip, (place // rows * width, place % rows * height))
+    for place, one in enumerate(strips):
+        whole.paste(one, (place // rows * width, place % rows * height))
     return whole.quantize(128)
 
 

@@ -7,27 +7,54 @@ import base64
 import html
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import isfinite
 from typing import Literal
 
 import numpy as np
+import torch
 from PIL import Image
 
-from mmcam import draw
+from mmcam import draw, sheet
 from mmcam.demo.looks import Beside, Look, phrase
 from mmcam.errors import unknown
 from mmcam.explanation import Explanation, where
 
-__all__ = ["COLOURS", "SCALES", "beside", "chips", "figure", "files", "record", "strip", "words_heard"]
+__all__ = [
+    "COLOURS",
+    "SCALES",
+    "beside",
+    "chips",
+    "everything",
+    "figure",
+    "files",
+    "opacity_of",
+    "record",
+    "strip",
+    "words_heard",
+]
 
-COLOURS = ("viridis", "jet", "cividis", "inferno", "magma", "turbo", "gray")
-"""The first is told apart by the colour-blind, the second is the papers'."""
+COLOURS = {
+    "viridis": "viridis, over the picture in grey",
+    "jet": "jet, over everything (the papers')",
+    "cividis": "cividis, over the picture in grey",
+    "inferno": "inferno, over the picture in grey",
+    "magma": "magma, over the picture in grey",
+    "turbo": "turbo, over the picture in grey",
+    "gray": "grey, over everything",
+}
+"""Colour maps with their names on the page. The first is told apart by the colour-blind, the second is the papers'."""
+EVERYWHERE = ("jet", "gray")
+"""Colours that are laid over the whole picture with one opacity."""
 SCALES = ("own", "joint")
 
 Scale = Literal["own", "joint"]
 MOST_IN_STRIP = 24
+THUMB = 112
+FINE = 64
+"""Maps with more cells a side show single pixels, and are softened for showing."""
+STOPS = 9
 FLAGS = {
     "negative": "the map is nowhere positive: nothing in the picture speaks for it",
     "zero": "the map is empty: it does not depend on the picture",
@@ -57,7 +84,11 @@ def figure(look: Look, rows: Sequence[int], colours: str, opacity: float, scale:
     large = draw.upsample(row.maps, row.size, row.window).nan_to_num(0.0, 0.0, 0.0)
     own = float(large.max())
     peak = max(own, *look.peaks) if scale == "joint" else own
-    picture = draw.overlay(look.picture, large[0] / (peak if peak > 0 else 1), opacity, colours)
+    seen, how = large / (peak if peak > 0 else 1), row.method
+    if max(row.maps.shape[1:]) > FINE:
+        how = f"{how}, softened for showing"
+        seen = draw.scale(draw.soften(seen), "own") * (own / peak if peak > 0 else 1)
+    picture = _painter(colours)(look.picture, seen[0], opacity, colours)
     place = divmod(int(large[0].argmax()), row.size[1]) if own > 0 else None
     facts = [f"strongest at the {where(place, row.size)}" if place else FLAGS.get(row.flags[0], "the map is empty")]
     alt = f"Map over the picture for “{row.words[0]}”: {facts[0]}"
@@ -66,9 +97,48 @@ def figure(look: Look, rows: Sequence[int], colours: str, opacity: float, scale:
         facts.insert(0, f"probability {_percent(probable)}")
     facts.insert(0, f"score {float(row.scores[0]):.2f}")
     caption = f"<b>{html.escape(row.words[0])}</b> <span>{html.escape('; '.join(facts))}</span>"
+    caption += f"<small>{html.escape(how)} at {html.escape(row.layer)}</small>"
     return (
-        f'<figure class="mm-figure">{_img(picture, alt)}<figcaption aria-live="polite">{caption}</figcaption></figure>'
+        f'<figure class="mm-figure">{_img(picture, alt)}{_legend(colours)}'
+        f'<figcaption aria-live="polite">{caption}</figcaption></figure>'
     )
+
+
+def everything(look: Look, colours: str, opacity: float, scale: str, slug: str) -> str:
+    """Draw a small picture a word, in a line that wraps; each is a button that chooses its word.
+
+    Args:
+        look: The words; of very long texts the first.
+        colours: A colour map.
+        opacity: Of the map, 0 to 1.
+        scale: As for `figure`.
+        slug: The tab, whose word is chosen.
+
+    Returns:
+        HTML; nothing for a single word.
+    """
+    if len(look.words) < 2:
+        return ""
+    found, longest = look.shown, max(look.picture.size)
+    small = look.picture.resize(tuple(max(1, side * THUMB // longest) for side in look.picture.size))
+    window = tuple(edge * small.height / look.picture.height for edge in found.window)
+    maps = draw.upsample(found.maps[:MOST_IN_STRIP], (small.height, small.width), window)  # pyright: ignore[reportArgumentType]
+    if max(found.maps.shape[1:]) > FINE:
+        maps = draw.soften(maps)
+    cells = ""
+    for number, (word, row) in enumerate(zip(look.words, draw.scale(maps, scale), strict=False)):  # pyright: ignore[reportArgumentType]
+        picture = _painter(colours)(small, row.clamp(0, 1), opacity, colours)
+        click = f"document.querySelectorAll('#{slug}-words input')[{number}].click()"
+        name = html.escape(word)
+        cells += (
+            f'<button type="button" onclick="{click}">{_img(picture, f"{word}, small")}<span>{name}</span></button>'
+        )
+    return f'<div class="mm-all" role="group" aria-label="All words at once">{cells}</div>'
+
+
+def opacity_of(colours: str) -> float:
+    """Give the opacity with which a colour map is first shown."""
+    return 0.5 if colours in EVERYWHERE else 0.85
 
 
 def chips(look: Look) -> list[tuple[str, int]]:
@@ -87,7 +157,7 @@ def beside(found: Beside, look: Look, colours: str, opacity: float) -> str:
     word = found.cam.words[0]
     pictures = {
         "Guided Backprop": found.guided,
-        "Grad-CAM": draw.overlay(look.picture, large[0], opacity, colours),
+        "Grad-CAM": _painter(colours)(look.picture, large[0], opacity, colours),
         "Guided Grad-CAM": found.product,
     }
     panels = "".join(
@@ -103,11 +173,11 @@ def words_heard(row: Explanation) -> str:
         return ""
     values = row.heard_scores[0].float().nan_to_num(0.0, 0.0, 0.0)
     most = float(values.abs().max()) if values.numel() else 0.0
-    painted = draw.colour(((values / (most or 1) + 1) / 2)[None, None], draw.SIGNED)[0, :, 0].T  # (l, 3)
+    painted = draw.colour(((values / (most or 1) + 1) / 2)[None, None], sheet.SIGNED)[0, :, 0].T  # (l, 3)
     cells = ""
     for word, value, ground in zip(row.heard, values.tolist(), (painted * 255).round().int().tolist(), strict=True):
-        ink = "#141414" if draw._luminance(ground) > 0.195 else "#fff"
-        style = f"background:rgb({','.join(map(str, ground))});color:{ink}"
+        ink = ",".join(map(str, sheet.ink_on(ground)))
+        style = f"background:rgb({','.join(map(str, ground))});color:rgb({ink})"
         cells += f'<span class="mm-heard" style="{style}">{html.escape(word)}<small>{value:+.2f}</small></span>'
     share, unseen = float(row.image_shares[0]), float(row.without_picture[0])
     seen = f"{_percent(share)} of it is seen, the rest is heard; " if isfinite(share) else ""
@@ -167,6 +237,18 @@ def files(look: Look, config: str, colours: str, opacity: float, scale: Scale) -
         for name, (kind, data, label) in kinds.items()
     )
     return f'<ul class="mm-files">{links}</ul>'
+
+
+def _painter(colours: str) -> Callable[..., Image.Image]:
+    return draw.overlay if colours in EVERYWHERE else draw.highlight
+
+
+def _legend(colours: str) -> str:
+    """Tell low colours from high ones."""
+    painted = draw.colour(torch.linspace(0, 1, STOPS)[None, None], colours)[0, :, 0].T
+    stops = ",".join(f"rgb({','.join(map(str, stop))})" for stop in (painted * 255).round().int().tolist())
+    bar = f'<i style="background:linear-gradient(to right,{stops})"></i>'
+    return f'<div class="mm-legend" aria-hidden="true"><span>0</span>{bar}<span>strongest</span></div>'
 
 
 def _peaks(look: Look) -> Sequence[tuple[int, int] | None]:

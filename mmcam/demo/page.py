@@ -1,159 +1,24 @@
-"""One tab: a picture, what the model says of it, and where it looked; the same page for captions, answers and classes.
+"""One tab: a picture, what the model says of it, and where it looked; the same for captions, answers and classes."""
 
-Every function here gets all that it needs from the page and the user's own session, and keeps nothing.
-"""
-
-import re
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
 from mmcam.demo import drawn
-from mmcam.demo.fetch import fetch
-from mmcam.demo.guard import picture_input, said
-from mmcam.demo.looks import Look, again, check_lengths, heard_by, key_of, look, side_by_side
+from mmcam.demo.clicks import Clicks
+from mmcam.demo.guard import picture_input
 from mmcam.demo.samples import samples
 from mmcam.demo.served import Served
-from mmcam.errors import UserError
-from mmcam.image import read_image
 from mmcam.methods.table import names
 
 __all__ = ["tab"]
 
-PROGRESS = gr.Progress()
 HOUR = 3600
 WORDS = {"Captioning": "Caption", "VQA": "Answers", "Classification": "Classes"}
-
-
-class Tab:
-    """The functions behind one tab; the model is all that it holds."""
-
-    def __init__(self, served: Served, most_bytes: int, most_pixels: int) -> None:
-        """Stand behind a tab.
-
-        Args:
-            served: Its model.
-            most_bytes: Of a file from the web.
-            most_pixels: Of a picture from the web.
-        """
-        self.served = served
-        self.most_bytes, self.most_pixels = most_bytes, most_pixels
-
-    @said
-    def show(
-        self,
-        before: Look | None,
-        picture: Image.Image | None,
-        question: str | None,
-        text: str | list[str] | None,
-        method: str | None,
-        layer: str | None,
-        colours: str,
-        opacity: float,
-        scale: str,
-        progress: gr.Progress = PROGRESS,
-    ) -> tuple[Any, ...]:
-        """Explain the picture; without one, clear the tab."""
-        if picture is None:
-            return (None, gr.update(choices=[], value=[]), "", [], *self._pair(None), "", "", "", "")
-        question, text, method, layer = question or "", _one(text), method or "", layer or ""
-        check_lengths(question, text)
-        if before is not None and before.key == key_of(self.served, picture, question, layer):
-            found = again(before, text, method, tell=progress)
-        else:
-            found = look(self.served, picture, question, text, method, layer, tell=progress)
-        if not found.words:
-            return found, gr.update(choices=[], value=[]), "<p>The model says nothing.</p>", [], "", "", "", "", "", ""
-        figure = drawn.figure(found, [0], colours, opacity, scale)
-        words = gr.update(choices=drawn.chips(found), value=[0])
-        return (found, words, figure, [0], *self._pair(found), "", "", "", "")
-
-    @said
-    def choose(
-        self,
-        found: Look | None,
-        chosen: list[int],
-        shown: list[int],
-        several: bool,
-        colours: str,
-        opacity: float,
-        scale: str,
-    ) -> tuple[list[int], str, list[int], str, str]:
-        """Show the word that was clicked, or the phrase of all that are chosen."""
-        if not several:  # of many that were shown together, one that is clicked off is the one that is meant
-            new = [number for number in chosen if number not in shown]
-            gone = [number for number in shown if number not in chosen]
-            chosen = (new or gone or chosen)[-1:]
-        chosen = chosen or shown
-        figure = drawn.figure(_here(found), chosen, colours, opacity, scale)
-        return chosen, figure, chosen, "", ""
-
-    @said
-    def sentence(
-        self, found: Look | None, colours: str, opacity: float, scale: str
-    ) -> tuple[list[int], str, list[int], str, str]:
-        """Show the map of all words as one."""
-        everything = list(range(len(_here(found).words)))
-        figure = drawn.figure(_here(found), everything, colours, opacity, scale)
-        return everything, figure, everything, "", ""
-
-    @said
-    def redraw(self, found: Look | None, shown: list[int], colours: str, opacity: float, scale: str) -> str:
-        """Show the same map in other colours."""
-        if found is None or not shown:
-            return ""
-        return drawn.figure(found, shown, colours, opacity, scale)
-
-    @said
-    def contrast(
-        self, found: Look | None, this: str | None, that: str | None, method: str | None, colours: str, opacity: float
-    ) -> str:
-        """Explain one answer or class rather than another."""
-        if not this or not that:
-            raise UserError("expected two answers or classes, got one; choose both")
-        other = again(_here(found), f"{this} rather than {that}", method or "")
-        return drawn.figure(other, [0], colours, opacity, "own")
-
-    @said
-    def three(
-        self, found: Look | None, shown: list[int], colours: str, opacity: float, progress: gr.Progress = PROGRESS
-    ) -> str:
-        """Guided Backprop, Grad-CAM and Guided Grad-CAM."""
-        progress(0.2, "going back to the pixels")
-        return drawn.beside(side_by_side(_here(found), shown), _here(found), colours, opacity)
-
-    @said
-    def hear(self, found: Look | None, shown: list[int], progress: gr.Progress = PROGRESS) -> str:
-        """Which words heard drive the chosen one."""
-        progress(0.2, "asking without the picture, and without the words")
-        return drawn.words_heard(heard_by(_here(found), shown))
-
-    @said
-    def keep(self, found: Look | None, colours: str, opacity: float, scale: str) -> str:
-        """Links to files."""
-        return drawn.files(_here(found), self.served.config, colours, opacity, "joint" if scale == "joint" else "own")
-
-    @said
-    def offer(self, event: gr.SelectData) -> tuple[Image.Image, str]:
-        """Take a sample picture, and the first of its questions."""
-        chosen = samples()[int(event.index)]
-        return chosen.picture, chosen.questions[0]
-
-    @said
-    def from_web(self, url: str, progress: gr.Progress = PROGRESS) -> Image.Image:
-        """Fetch a picture."""
-        import io
-
-        progress(0.2, "fetching the picture")
-        stream = io.BytesIO(fetch(url.strip(), most_bytes=self.most_bytes))
-        return read_image(stream, max_pixels=self.most_pixels)
-
-    def _pair(self, found: Look | None) -> tuple[str | None, str | None]:
-        """The two best answers, to be held against each other."""
-        if found is None or self.served.task.separator == " " or len(found.words) < 2:
-            return None, None
-        return found.words[0], found.words[1]
+TO_WORDS = (
+    "() => {{ if (innerWidth < 700) document.getElementById('{}-words').scrollIntoView({{behavior: 'smooth'}}) }}"
+)
+"""Where the page is one column, what is found lies below what was asked."""
 
 
 def tab(served: Served, slug: str, *, allow_urls: bool, most_bytes: int, most_pixels: int) -> None:
@@ -166,7 +31,7 @@ def tab(served: Served, slug: str, *, allow_urls: bool, most_bytes: int, most_pi
         most_bytes: Of such a picture.
         most_pixels: Of any picture.
     """
-    own = Tab(served, most_bytes, most_pixels)
+    own = Clicks(served, slug, most_bytes, most_pixels)
     kind, sentences = served.kind, served.task.separator == " "
     found, shown = gr.State(None, time_to_live=HOUR), gr.State([], time_to_live=HOUR)
     offered = samples()
@@ -176,7 +41,7 @@ def tab(served: Served, slug: str, *, allow_urls: bool, most_bytes: int, most_pi
                 most_pixels,
                 label="Picture",
                 sources=["upload", "clipboard", "webcam"],
-                height=300,
+                height=260,
                 buttons=[],
                 elem_id=f"{slug}-picture",
                 alt_text="The picture to explain",
@@ -213,8 +78,9 @@ def tab(served: Served, slug: str, *, allow_urls: bool, most_bytes: int, most_pi
             with gr.Accordion("Method, layer and colours", open=False):
                 method = gr.Dropdown(list(names()), value=served.task.method, label="Method")
                 layer = gr.Dropdown(list(served.layers), value=served.task.layer, label="Layer")
-                colours = gr.Dropdown(list(drawn.COLOURS), value=drawn.COLOURS[0], label="Colours")
-                opacity = gr.Slider(0, 1, value=0.5, step=0.05, label="Opacity of the map")
+                named = [(label, name) for name, label in drawn.COLOURS.items()]
+                colours = gr.Dropdown(named, value=named[0][1], label="Colours", elem_id=f"{slug}-colours")
+                opacity = gr.Slider(0, 1, value=drawn.opacity_of(named[0][1]), step=0.05, label="Opacity of the map")
                 scale = gr.Radio(
                     [("each map by its own maximum", "own"), ("all by their common maximum", "joint")],
                     value="own",
@@ -229,13 +95,18 @@ def tab(served: Served, slug: str, *, allow_urls: bool, most_bytes: int, most_pi
                 elem_classes="mm-chips",
             )
             with gr.Row(elem_classes="mm-tight"):
-                several = gr.Checkbox(False, label="join several into one", elem_id=f"{slug}-several", min_width=160)
+                several = gr.Checkbox(
+                    False, label="join several", container=False, elem_id=f"{slug}-several", min_width=120
+                )
                 whole = gr.Button("Whole sentence", size="sm", visible=sentences, min_width=120)
             figure = gr.HTML(elem_id=f"{slug}-figure", min_height=120)
+            everything = gr.HTML(elem_id=f"{slug}-all", elem_classes="mm-out")
             with gr.Row(elem_classes="mm-tight"):
-                three = gr.Button("Guided Backprop | Grad-CAM | Guided Grad-CAM", size="sm", elem_id=f"{slug}-three")
-                hear = gr.Button("Words heard", size="sm", visible=kind != "Classification", elem_id=f"{slug}-hear")
-                keep = gr.Button("Files to keep", size="sm", elem_id=f"{slug}-keep")
+                three = gr.Button("Down to the pixels", size="sm", elem_id=f"{slug}-three", min_width=100)
+                hear = gr.Button(
+                    "Words heard", size="sm", visible=kind != "Classification", elem_id=f"{slug}-hear", min_width=100
+                )
+                keep = gr.Button("Files to keep", size="sm", elem_id=f"{slug}-keep", min_width=100)
             beside, heard, files = (gr.HTML(elem_classes="mm-out") for _ in range(3))
             with gr.Accordion("Why one rather than another?", open=False, visible=not sentences):
                 with gr.Row():
@@ -254,16 +125,17 @@ def tab(served: Served, slug: str, *, allow_urls: bool, most_bytes: int, most_pi
     }
     triggers = [picture.change, go.click, question.input, method.input, layer.input]
     triggers += [text.submit if isinstance(text, gr.Textbox) else text.input]
-    gr.on(
+    shows = gr.on(
         triggers,
         own.show,
         [found, picture, question, text, method, layer, *looks],
-        [found, words, figure, shown, this, that, beside, heard, files, why],
+        [found, words, figure, shown, this, that, beside, heard, files, why, everything],
         api_name=f"{slug}_show",
         trigger_mode="always_last",
         show_progress_on=[figure],
         **model,
     )
+    shows.success(None, js=TO_WORDS.format(slug), api_visibility="private")
     words.input(
         own.choose,
         [found, words, shown, several, *looks],
@@ -275,11 +147,18 @@ def tab(served: Served, slug: str, *, allow_urls: bool, most_bytes: int, most_pi
         own.sentence, [found, *looks], [words, figure, shown, beside, heard], api_name=f"{slug}_sentence", **model
     )
     gr.on(
-        [colours.input, opacity.release, scale.input],
+        [opacity.release, scale.input],
         own.redraw,
         [found, shown, *looks],
-        [figure],
+        [figure, everything],
         api_name=f"{slug}_redraw",
+        **quick,
+    )
+    colours.input(
+        own.recolour,
+        [found, shown, colours, scale],
+        [opacity, figure, everything],
+        api_name=f"{slug}_recolour",
         **quick,
     )
     versus.click(
@@ -318,15 +197,3 @@ def _name_input(served: Served, label: str, identity: str) -> gr.Dropdown | gr.T
     if served.known:
         return gr.Dropdown(list(served.known), value=None, label=label, elem_id=identity, min_width=120)
     return gr.Textbox("", label=label, elem_id=identity, min_width=120)
-
-
-def _one(text: str | list[str] | None) -> str:
-    """Several names as one text."""
-    joined = ", ".join(text) if isinstance(text, list) else text or ""
-    return re.sub(r"\s+", " ", joined).strip()
-
-
-def _here(found: Look | None) -> Look:
-    if found is None:
-        raise UserError("expected a picture that was explained, got none; press Explain first")
-    return found

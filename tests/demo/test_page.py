@@ -1,10 +1,12 @@
 """What a click does, without a browser."""
 
+import re
+
 import gradio as gr
 import pytest
 
+from mmcam.demo.clicks import Clicks
 from mmcam.demo.looks import look
-from mmcam.demo.page import Tab
 from mmcam.demo.samples import samples
 
 LOOKS = ("viridis", 0.5, "own")
@@ -12,7 +14,7 @@ LOOKS = ("viridis", 0.5, "own")
 
 @pytest.fixture
 def tab(served):
-    return Tab(served["captioning"], 1000, 1000)
+    return Clicks(served["captioning"], "captioning", 1000, 1000)
 
 
 @pytest.fixture
@@ -47,8 +49,28 @@ def test_the_whole_sentence(tab, found):
 
 def test_other_colours_of_the_same_map(tab, found):
     viridis, jet = (tab.redraw(found, [1], colours, 0.5, "own") for colours in ("viridis", "jet"))
-    assert viridis != jet
-    assert tab.redraw(None, [], *LOOKS) == ""
+    assert not set(viridis) & set(jet)
+    assert tab.recolour(found, [1], "jet", "own") == (0.5, *jet)
+    assert tab.redraw(None, [], *LOOKS) == ("", "")
+
+
+def test_a_caption_begins_with_its_longest_word_answers_with_the_likeliest(tab, found, served):
+    _, words, figure, shown, *_ = tab.show(None, samples()[2].picture, "", "", "grad_cam", "", *LOOKS)
+    (first,) = shown
+    assert words["value"] == shown
+    assert len(found.words[first]) == max(map(len, found.words)) > 1
+    assert f"<b>{found.words[first]}</b>" in figure
+    asked = Clicks(served["vqa"], "vqa", 1000, 1000)
+    assert asked.show(None, samples()[2].picture, samples()[2].questions[0], "", "grad_cam", "", *LOOKS)[3] == [0]
+
+
+def test_all_words_at_once_are_buttons_that_choose_them(tab, found):
+    everything = tab.show(None, samples()[2].picture, "", "", "grad_cam", "", *LOOKS)[-1]
+    buttons = re.findall(
+        r"onclick=\"document.querySelectorAll\('#captioning-words input'\)\[(\d+)\].*?<span>(.*?)</span>", everything
+    )
+    assert buttons == [(str(number), word) for number, word in enumerate(found.words)]
+    assert tab.show(None, samples()[2].picture, "", "a", "grad_cam", "", *LOOKS)[-1] == ""  # a single word is large
 
 
 def test_nothing_is_computed_twice(tab, served, monkeypatch):
@@ -75,7 +97,7 @@ def test_mistakes_of_our_own_say_nothing_of_the_server(tab, found, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("/secret/path")
 
-    monkeypatch.setattr("mmcam.demo.page.side_by_side", broken)
+    monkeypatch.setattr("mmcam.demo.clicks.side_by_side", broken)
     with pytest.raises(gr.Error, match="log says more") as caught:
         tab.three(found, [0], "jet", 0.5)
     assert "secret" not in str(caught.value)
