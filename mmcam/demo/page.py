@@ -80,7 +80,14 @@ def tab(served: Served, slug: str, *, allow_urls: bool, most_bytes: int, most_pi
                 layer = gr.Dropdown(list(served.layers), value=served.task.layer, label="Layer")
                 named = [(label, name) for name, label in drawn.COLOURS.items()]
                 colours = gr.Dropdown(named, value=named[0][1], label="Colours", elem_id=f"{slug}-colours")
-                opacity = gr.Slider(0, 1, value=drawn.opacity_of(named[0][1]), step=0.05, label="Opacity of the map")
+                opacity = gr.Slider(
+                    0,
+                    1,
+                    value=drawn.opacity_of(named[0][1]),
+                    step=0.05,
+                    label="Opacity of the map",
+                    elem_id=f"{slug}-opacity",
+                )
                 scale = gr.Radio(
                     [("each map by its own maximum", "own"), ("all by their common maximum", "joint")],
                     value="own",
