@@ -18,13 +18,16 @@ LOWEST := runs/lower-bounds
 INSTALL = -m pip install --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow ray gpu check format format-check lint types contracts quality results bench docs wheel lower-bounds
+.PHONY: help demo web test slow ray gpu check format format-check lint types contracts quality results bench docs wheel lower-bounds
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.demo ## Explain a caption, a question and a class; pictures and an HDF5 dump go to OUT
 	@$(PY) scripts/demo.py --out $(OUT) $(ARGS)
+
+web: $(VENV)/.web ## Serve the same as a web page on this machine, for pictures of your own
+	$(VENV)/bin/mmcam demo $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests
 	$(PY) -m pytest -n 2 $(ARGS)
@@ -97,10 +100,15 @@ $(VENV)/.made:
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/.made
 	@echo "Installing mmcam into $(VENV); PyTorch is big, so the first time takes some minutes."
-	@$(PY) $(INSTALL) --constraint constraints.txt --editable '.[scenes]'
+	@$(PY) $(INSTALL) --constraint constraints.txt --editable '.[scenes,report]'
 	@touch $@
+
+$(VENV)/.web: pyproject.toml constraints.txt | $(VENV)/.made
+	@echo "Installing mmcam and its web page into $(VENV); PyTorch is big, so the first time takes some minutes."
+	@$(PY) $(INSTALL) --constraint constraints.txt --editable '.[scenes,report,demo]'
+	@touch $(VENV)/.demo $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.made
 	@echo "Installing mmcam and what its tests need into $(VENV); PyTorch is big, so the first time takes some minutes."
 	@$(PY) $(INSTALL) --constraint constraints.txt --editable '.[dev]'
-	@touch $(VENV)/.demo $@
+	@touch $(VENV)/.demo $(VENV)/.web $@

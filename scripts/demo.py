@@ -38,9 +38,11 @@ def main() -> int:
     }
     for name, options in jobs.items():
         print(f"\n{name}: mmcam explain {picture} {' '.join(f'{o!r}' if ' ' in o else o for o in options)}")
-        if code := mmcam(["explain", str(picture), *options, "--hdf5", "--out", str(arguments.out / name)]):
+        files = ["--hdf5", "--html", str(arguments.out / f"{name}.html"), "--out", str(arguments.out / name)]
+        if code := mmcam(["explain", str(picture), *options, *files]):
             return code
     print(f"\nStrips, raw maps and JSON are in {arguments.out}/{{caption,question,class}}; maps.h5 is the HDF5 dump.")
+    print(f"To look: open {arguments.out}/caption.html in a browser, or `make web` to try pictures of your own.")
     return 0
 
 
