@@ -112,6 +112,7 @@ def write(
         islands=islands(),
         index=lambda: index.record(columns()),
         found=index.failures,
+        heard=lambda: index.heard,
         tables=views(facts.results) if facts.results else [],
         style=style,
         script=script,

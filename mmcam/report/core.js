@@ -67,6 +67,12 @@ function gainOf(peaks, row, scale) {
   return scale === "joint" && most > 0 ? peaks[row] / most : 1;
 }
 
+/** What each word heard adds to a row's score, from -1 to 1: of the greatest of the row, or of all rows. */
+function heardOf(scores, row, scale) {
+  const most = Math.max(...(scale === "joint" ? scores.flat() : scores[row]).map((value) => Math.abs(value ?? 0)));
+  return scores[row].map((value) => (most > 0 ? (value ?? 0) / most : 0));
+}
+
 /** Numbers of an entry's words that a filter means; all if it names none. */
 function rowsOf(index, entry, query) {
   const word = query.word.trim().toLowerCase();

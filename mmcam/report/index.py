@@ -37,6 +37,7 @@ class Index:
         pictures: Number of different pictures.
         maps: Number of maps.
         missing: Number of things shown whose picture is absent.
+        heard: Number of things shown with words heard.
     """
 
     def __init__(self, separator: str, side: int, map_side: int) -> None:
@@ -47,7 +48,7 @@ class Index:
             side: Longest side of the pictures.
             map_side: Longest side of the maps.
         """
-        self.shown = self.pictures = self.maps = self.missing = 0
+        self.shown = self.pictures = self.maps = self.missing = self.heard = 0
         self._separator, self._side, self._map_side = separator, side, map_side
         self._methods: tuple[str, ...] = ()
         self._known: dict[bytes, int] = {}
@@ -189,6 +190,12 @@ class Index:
                     "flags": _flags(explanation),
                 }
             )
+        if first.heard_scores is not None:
+            self.heard += 1
+            content["heard"] = list(first.heard)
+            content["heard_scores"] = [[_rounded(value) for value in row] for row in first.heard_scores.tolist()]
+        if first.image_shares is not None:
+            content["seen"] = [_rounded(share) for share in first.image_shares.tolist()]
         if one.given:
             content["given"] = list(one.given)
         if one.missing:

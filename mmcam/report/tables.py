@@ -7,6 +7,7 @@ from typing import Any
 
 __all__ = ["Bar", "Plot", "View", "views"]
 
+HARD = "\N{NO-BREAK SPACE}"
 LEFT, WIDTH, LINE = 110, 180, 18
 """Of a plot in pixels: where bars begin, how long they can be, how far they are apart."""
 
@@ -86,8 +87,8 @@ def _text(cell: object) -> str:
         value, low, high = (cell.get(name) for name in ("value", "low", "high"))
         if value is None:
             return "–"
-        half = f" ± {(high - low) / 2:.3f}" if low is not None and high is not None else ""
-        return f"{value:.3f}{half} (n = {cell.get('n')})"
+        half = f"{HARD}±{HARD}{(high - low) / 2:.3f}" if low is not None and high is not None else ""
+        return f"{value:.3f}{half} (n{HARD}={HARD}{cell.get('n')})"
     return f"{cell:.3f}" if isinstance(cell, float) else str(cell)
 
 

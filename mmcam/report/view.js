@@ -31,6 +31,15 @@ function signed(score) {
   return score == null ? "not finite" : score.toFixed(2).replace("-", "−");
 }
 
+function several(number, name) {
+  return `${number} ${name}${number === 1 ? "" : "s"}`;
+}
+
+/** With its sign, also in front of what is positive. */
+function plus(value) {
+  return value > 0 ? `+${signed(value)}` : signed(value);
+}
+
 /** The two numbers of pixels that a picture or, without one, a map is drawn with. */
 function extent(maps, picture) {
   if (picture) return [picture.width, picture.height];
@@ -76,13 +85,15 @@ function told(entry, maps, row) {
   if (looks.method === 0 && mark === "hit") parts.push("points at it");
   if (looks.method === 0 && mark === "miss") parts.push("points elsewhere");
   if (mark === "absent") parts.push(index.answers && index.prompts[entry] ? "about what is not there" : "not in the picture");
+  if (maps.seen?.[row] != null) parts.push(`${Math.round(100 * maps.seen[row])} % seen`);
   return parts.join(", ");
 }
 
 /** The words of an entry as buttons, which show their maps on a canvas. */
 function wordButtons(entry, maps, picture, canvas, line, held) {
+  const heard = heardLine(maps);
   const group = make("div", { class: "words", role: "group", "aria-label": index.answers ? "Answers" : "Words" });
-  const signs = { hit: "✓", miss: "✗", absent: "∅" };
+  const signs = { hit: "●", miss: "○", absent: "∅" };
   const buttons = index.words[entry].map((word, row) => {
     const mark = MARKS[index.marks[entry][row]];
     const button = make("button", { type: "button", "data-row": row, "aria-pressed": "false", tabindex: row ? -1 : 0 }, index.vocabulary[word]);
@@ -95,6 +106,8 @@ function wordButtons(entry, maps, picture, canvas, line, held) {
     canvas.hidden = row < 0;
     if (row >= 0) paint(canvas, maps, picture, row);
     line.textContent = row >= 0 ? told(entry, maps, row) : "";
+    heard.colour(row);
+    group.dispatchEvent(new CustomEvent("row", { detail: row }));
     buttons.forEach((button, each) => {
       button.setAttribute("aria-pressed", String(each === row));
       button.setAttribute("aria-label", told(entry, maps, each)); // by the chosen method
@@ -128,18 +141,40 @@ function wordButtons(entry, maps, picture, canvas, line, held) {
   group.append(...buttons);
   hold(held);
   const again = () => show(buttons.findIndex((button) => button.getAttribute("aria-pressed") === "true"));
-  return { group, again, hold };
+  return { group, again, hold, heard: heard.line };
+}
+
+/** The words that the model heard, and how to colour them by what they add to a row's score; no line where none is known. */
+function heardLine(maps) {
+  if (!maps.heard) return { line: [], colour: () => {} };
+  const line = make("p", { class: "heard" }, make("span", { class: "label" }, "Heard "));
+  const spans = maps.heard.map((word) => make("span", { class: "word" }, word));
+  for (const span of spans) line.append(span, " ");
+  const colour = (row) => {
+    const much = row < 0 ? [] : heardOf(maps.heard_scores, row, looks.scale);
+    spans.forEach((span, at) => {
+      const value = much[at] ?? 0;
+      span.classList.toggle("for", value > 0);
+      span.classList.toggle("against", value < 0);
+      span.style.setProperty("--much", `${Math.round(Math.abs(value) * 100)}%`);
+      if (row < 0) delete span.dataset.value;
+      else span.dataset.value = span.title = plus(maps.heard_scores[row][at]);
+    });
+  };
+  return { line: [line], colour };
 }
 
 /** Lines about an entry under its words. */
 function remarks(entry, maps) {
   const lines = [];
   const verdict = verdictOf(index, entry);
+  const line = make("p", { class: "line" });
   if (verdict !== "unknown") {
     const text = verdict === "right" ? "✓ correct" : "✗ wrong";
-    lines.push(make("p", { class: "line" }, make("span", { class: `verdict ${verdict}` }, text)));
+    line.append(make("span", { class: `verdict ${verdict}` }, text), " ");
   }
-  if (maps.given) lines.push(make("p", { class: "line given" }, `People: ${maps.given.slice(0, 5).join(" | ")}`));
+  if (maps.given) line.append(make("span", { class: "given" }, `People: ${maps.given.slice(0, 5).join(" | ")}`));
+  if (line.childNodes.length) lines.push(line);
   if (maps.missing) lines.push(make("p", { class: "line missing" }, `No picture: ${maps.missing}`));
   return lines;
 }
@@ -156,14 +191,15 @@ function card(entry) {
   const { box, canvas } = view(entry, maps, picture);
   const line = make("p", { class: "line told" });
   const held = wanted(entry) < 0 && !picture && index.words[entry].length ? 0 : wanted(entry);
-  const { group, again } = wordButtons(entry, maps, picture, canvas, line, held);
+  const { group, again, heard } = wordButtons(entry, maps, picture, canvas, line, held);
   repaint.push(again);
   const name = make("button", { type: "button", class: "name", "aria-haspopup": "dialog" }, index.ids[entry]);
   name.addEventListener("click", () => open(entry));
-  const item = make("li", { id: `card-${entry}`, "data-entry": entry }, box, make("h3", { class: "card-name" }, name));
-  if (index.prompts[entry]) item.append(make("p", { class: "prompt" }, index.prompts[entry]));
-  item.append(group, line, ...remarks(entry, maps));
-  return item;
+  box.addEventListener("click", () => open(entry));
+  const texts = make("div", { class: "texts" }, make("h3", { class: "card-name" }, name));
+  if (index.prompts[entry]) texts.append(make("p", { class: "prompt" }, index.prompts[entry]));
+  texts.append(group, line, ...heard, ...remarks(entry, maps));
+  return make("li", { id: `card-${entry}`, "data-entry": entry }, box, texts);
 }
 
 /** Show the chosen page of what passes the filters. */
@@ -178,6 +214,7 @@ function showPage() {
   byId("of").textContent = `of ${last + 1}`;
   byId("earlier").disabled = state.page === 0;
   byId("later").disabled = state.page === last;
+  byId("pages").hidden = last === 0;
 }
 
 /** Read the filters and show what passes them. */
@@ -196,6 +233,7 @@ function search() {
   };
   state.chosen = choose(index, state.query);
   state.page = 0;
+  byId("clear").hidden = Object.keys(EVERYTHING).every((name) => state.query[name] === EVERYTHING[name]);
   const things = index.prompts.some(Boolean) ? "entries" : "pictures";
   byId("count").textContent = `${state.chosen.length} of ${index.ids.length} ${things}`;
   showPage();
@@ -208,10 +246,11 @@ function open(entry) {
   const picture = index.pictures[entry] >= 0 ? island(`picture-${index.pictures[entry]}`) : null;
   const { box, canvas } = view(entry, maps, picture);
   const line = make("p", { class: "line told", role: "status" });
-  const { group, again, hold } = wordButtons(entry, maps, picture, canvas, line, index.words[entry].length ? Math.max(wanted(entry), 0) : -1);
+  const first = index.words[entry].length ? Math.max(wanted(entry), 0) : -1;
+  const { group, again, hold, heard } = wordButtons(entry, maps, picture, canvas, line, first);
   const beside = make("div", { class: "beside" });
   if (index.prompts[entry]) beside.append(make("p", { class: "prompt" }, index.prompts[entry]));
-  beside.append(group, line, ...remarks(entry, maps));
+  beside.append(group, line, ...heard, ...remarks(entry, maps));
   const others = (siblings.get(index.pictures[entry]) ?? []).filter((other) => other !== entry);
   if (others.length) {
     const list = make("ul", { class: "others" });
@@ -231,7 +270,7 @@ function open(entry) {
   }
   const all = make("div", { class: "all" });
   repaintOpened = [again];
-  index.words[entry].forEach((word, row) => {
+  if (index.words[entry].length > 1) index.words[entry].forEach((word, row) => {
     const small = view(entry, maps, picture);
     small.box.querySelector("img")?.setAttribute("alt", "");
     small.canvas.hidden = false;
@@ -241,6 +280,8 @@ function open(entry) {
     small.box.addEventListener("click", () => hold(row));
     all.append(make("figure", {}, small.box, make("figcaption", {}, `${index.vocabulary[word]} ${signed(index.scores[entry][row])}`)));
   });
+  group.addEventListener("row", (event) => [...all.children].forEach((each, row) => each.classList.toggle("held", row === event.detail)));
+  again();
   byId("one-name").textContent = index.ids[entry];
   byId("one-content").replaceChildren(make("div", { class: "large" }, box, beside, all));
   state.opened = entry;
@@ -270,7 +311,7 @@ function select(tab) {
 
 function start() {
   const marked = index.marks.some((marks) => /[^.]/.test(marks));
-  for (const option of document.querySelectorAll("[data-needs]")) if (!marked) option.remove();
+  for (const part of document.querySelectorAll("[data-needs]")) if (!marked) part.remove();
   for (const name of Object.keys(index.columns)) byId("sort").append(make("option", { value: `column:${name}` }, name));
   byId("right-label").hidden = !index.right.some((value) => value != null);
   byId("answer-label").hidden = !index.answers;
@@ -281,7 +322,9 @@ function start() {
   byId("colours").append(...Object.keys(tables).map((name) => make("option", {}, name)));
   const rows = index.words.reduce((sum, words) => sum + words.length, 0);
   const pictures = new Set(index.pictures.filter((picture) => picture >= 0)).size;
-  byId("summary").textContent = `${index.ids.length} explained, ${pictures} pictures, ${rows * index.methods.length} maps by ${index.methods.join(", ") || "no method"}`;
+  const maps = rows * index.methods.length;
+  const by = index.methods.join(", ") || "no method";
+  byId("summary").textContent = `${index.ids.length} explained, ${several(pictures, "picture")}, ${several(maps, "map")} by ${by}`;
 
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
   byId("looks").addEventListener("submit", (event) => event.preventDefault());
@@ -343,6 +386,10 @@ function start() {
     repaintOpened = [];
     document.querySelector(`#card-${state.opened} .name`)?.focus();
   });
+  const narrow = matchMedia("(max-width: 46rem)");
+  const fold = () => (byId("tools").open = !narrow.matches);
+  narrow.addEventListener("change", fold);
+  fold();
   select(byId("tab-gallery"));
   search();
 }

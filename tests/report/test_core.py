@@ -48,6 +48,17 @@ def test_maps_are_upsampled_as_in_python():
         np.testing.assert_allclose(np.reshape(found[i], (12, 20)), expected.numpy(), atol=1e-6)
 
 
+def test_words_heard_are_scaled_by_the_greatest():
+    found = compute(
+        "heardOf(scores, 0, 'own')",
+        "heardOf(scores, 0, 'joint')",
+        "heardOf(scores, 1, 'own')",
+        "heardOf([[0, 0]], 0, 'own')",
+        scores=[[-1, 0, 4], [8, None, -2]],
+    )
+    assert found == [[-0.25, 0, 1], [-0.125, 0, 0.5], [1, 0, -0.25], [0, 0]]
+
+
 def test_colours_are_those_of_the_strips():
     values = [0.0, 1.0, 63.9, 64.0, 127.5, 254.9, 255.0]
     table = (colour(torch.arange(256)[None, None] / 256 + 1e-3, "viridis") * 255).round()[0, :, 0].T.flatten().int()

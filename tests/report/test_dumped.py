@@ -253,7 +253,7 @@ def test_figures_of_an_evaluation_are_shown_and_sort(dump, capsys):
     Path("run.json").write_text(json.dumps(results_of(["h2", "h0"], [0.25, None])))
     found = page_of("--results", "run.json")
     assert found.index["columns"]["pointing"] == [None, None, 0.25]
-    assert "0.500 ± 0.250 (n = 4)" in found.texts["metrics"]
+    assert "0.500 ± 0.250 (n = 4)" in found.texts["metrics"].replace("\N{NO-BREAK SPACE}", " ")
     Path("run.json").write_text(json.dumps(results_of(["z"], [0.25])))
     assert main(["report", "run", "--force", "--results", "run.json"]) == 2
     assert "results of other pictures" in capsys.readouterr().err

@@ -53,6 +53,20 @@ def test_flags_and_scores_that_are_not_finite(tmp_path):
     assert places == [255] * 4 + [0] * 4 + [0] * 4 + [0, 255, 255, 255]
 
 
+def test_words_heard_are_in_the_island_of_the_maps(tmp_path):
+    scores = torch.tensor([[0.123456, -2.0], [float("nan"), 0.0]])
+    one = replace(
+        explanation("p"), heard=("is", "it"), heard_scores=scores, image_shares=torch.tensor([0.25, torch.nan])
+    )
+    found = page(tmp_path, Shown({"grad_cam": one}), shown("q"))
+    island = found.islands["maps-0"]
+    assert (island["heard"], island["seen"]) == (["is", "it"], [0.25, None])
+    assert island["heard_scores"] == [[0.1235, -2.0], [None, 0.0]]
+    assert not {"heard", "heard_scores", "seen"} & set(found.islands["maps-1"])
+    assert "what the model heard" in found.texts["about"]
+    assert "what the model heard" not in page(tmp_path, shown("q")).texts["about"]
+
+
 def test_a_large_map_is_averaged_down(tmp_path):
     signed = torch.zeros(1, 4, 8)
     signed[0, :2, :2], signed[0, 2:, 6:] = torch.tensor([[1.0, 3], [5, 7]]), 2.0  # means 4 and 2
@@ -278,7 +292,7 @@ def test_tables_and_plots_of_results(tmp_path):
         "tables": [{"title": "What was said", "rows": {"model": {"cider": figure}}, "notes": [], "conditions": {}}],
     }
     found = page(tmp_path, shown(), facts=Facts(results=results))
-    text = found.texts["metrics"]
+    text = found.texts["metrics"].replace("\N{NO-BREAK SPACE}", " ")
     for said in ("Maps against the truth", "0.400 ± 0.100 (n = 12)", "0.800 (n = 12)", "–", "A note.", "What was said"):
         assert said in text
     rects = found.all("rect")
