@@ -8,7 +8,10 @@ import os
 from collections.abc import Sequence
 from importlib import resources
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the import, which reads it
+# Before the import, which reads them. Gradio keeps 10,000 records of requests and makes a table of all after every one.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
+os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000000"
 
 import gradio as gr
 from gradio.themes import Base
