@@ -1,17 +1,18 @@
 """Models as folders of two files, `config.json` and `model.safetensors`; loading never unpickles."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
 from mmcam.errors import UserError, unknown
+from mmcam.networks.weightless import weightless
 from mmcam.resources import weights_path
 
 KEY = "architecture"
@@ -75,19 +76,36 @@ def load_model(name: str, classes: Sequence[type[Any]]) -> Any:  # noqa: ANN401
     by_name = {cls.__name__: cls for cls in classes}
     if architecture not in by_name:
         raise unknown(f"architecture in {config_file}", architecture, by_name)
-    try:
-        model = by_name[architecture](**config)
-    except TypeError as error:
-        raise UserError(f"{config_file} does not fit {architecture}: {error}") from error
-    try:
-        model.load_state_dict(load_file(weights_file))
-    except (RuntimeError, SafetensorError) as error:
-        raise UserError(
-            f"{weights_file} does not hold the weights of a {architecture}: {str(error).splitlines()[0]}"
-        ) from error
+    _compare(by_name[architecture], config, config_file, weights_file)
+    model = by_name[architecture](**config)
+    model.load_state_dict(load_file(weights_file))
     if not all(bool(torch.isfinite(value).all()) for value in model.state_dict().values()):
         raise UserError(f"{weights_file} holds NaN or infinity; train the model again")
     return model.eval()
+
+
+def _compare(cls: type[Any], config: Mapping[str, Any], config_file: Path, weights_file: Path) -> None:
+    """Make sure that a model is as large as its file, before there is room for it."""
+    try:
+        with safe_open(weights_file, "pt") as file:
+            there = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{weights_file} does not hold the weights of a {cls.__name__}: {reason}") from error
+    try:
+        own = weightless(lambda: cls(**config)).state_dict()
+    except UserError:
+        raise
+    except Exception as error:  # a configuration may say anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{config_file} does not fit {cls.__name__}: {reason}") from error
+    wanted = {name: tuple(value.shape) for name, value in own.items()}
+    for name in wanted | there:
+        if wanted.get(name) != there.get(name):
+            raise UserError(
+                f"{weights_file} does not hold the weights of a {cls.__name__}: expected {name!r} of shape "
+                f"{wanted.get(name, 'nothing')}, got {there.get(name, 'nothing')}"
+            )
 
 
 def _is_hub_id(name: str) -> bool:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from captioning.peers import ImageFirst
 from classification.scenes import SceneClassifier
 from mmcam import checkpoint
 from mmcam.checkpoint import load_model, save_model
@@ -150,3 +151,32 @@ def test_a_configuration_that_is_no_object(folder):
     (folder / "config.json").write_text("[3]")
     with pytest.raises(UserError, match="expected an object with the key 'architecture', got list"):
         load_model(str(folder), ())
+
+
+@pytest.mark.parametrize("channels", [10**13, 0, -1, "many", [3], 2.5])
+def test_a_configuration_that_asks_for_a_large_model_or_none_is_compared_first(folder, channels):
+    """10 ** 13 channels are 5 PB; nothing of that is allocated."""
+    (folder / "config.json").write_text(json.dumps({"architecture": "SceneClassifier", "channels": channels}))
+    with pytest.raises(UserError, match=r"does not (hold the weights of a|fit) SceneClassifier") as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_configuration_of_more_layers_than_a_file_can_hold(tmp_path):
+    model = ImageFirst(["cat"], {"blocks": [1] * 4, "widths": [2] * 4, "outs": [2] * 4}, 4, 4)
+    folder = save_model(model, tmp_path / "weights")
+    config = json.loads((folder / "config.json").read_text())
+    for change in ({"layers": 10**9}, {"trunk": {**config["trunk"], "blocks": [10**9, 1, 1, 1]}}):
+        (folder / "config.json").write_text(json.dumps({**config, **change}))
+        with pytest.raises(UserError, match="expected a model of 50000 parts at most, got more"):
+            load_model(str(folder), (ImageFirst,))
+
+
+def test_tensors_that_are_left_over_or_missing_are_named(folder):
+    weights = load_file(folder / "model.safetensors")
+    save_file({**weights, "more": torch.ones(2)}, folder / "model.safetensors")
+    with pytest.raises(UserError, match=r"expected 'more' of shape nothing, got \(2,\)"):
+        load(folder)
+    save_file({n: x for n, x in weights.items() if n != "density.bias"}, folder / "model.safetensors")
+    with pytest.raises(UserError, match=r"expected 'density.bias' of shape \(48,\), got nothing"):
+        load(folder)

@@ -8,22 +8,23 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmcam.errors import UserError
-from mmcam.importing.checkpoints import read_checkpoint, weights_of
 from mmcam.importing.files import KINDS, kind_of
+from mmcam.importing.weights import group, read_weights
 from mmcam.text import SPECIAL
 
 __all__ = [
     "CLOSED",
     "Order",
+    "absent",
+    "check_words",
     "fold_norm",
-    "group",
     "is_torch",
     "lstm",
     "once",
     "order_words",
-    "read_weights",
-    "renamed",
+    "refuse",
     "rows",
+    "sorted_out",
 ]
 
 CLOSED = -1e4
@@ -49,27 +50,43 @@ def once(former: Path | None, path: Path, what: str) -> Path:
     return path
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict; also one inside a dictionary under the key "state_dict"."""
-    tree = read_checkpoint(path)
-    if isinstance(tree, Mapping) and isinstance(tree.get("state_dict"), Mapping):
-        tree = tree["state_dict"]
-    return weights_of(tree, str(path))
+Weights = tuple[Path, dict[str, Tensor]]
 
 
-def renamed(weights: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    """Replace the beginnings of names, the longest that fits; names that fit none stay as they are."""
-    result = {}
-    for name, value in weights.items():
-        starts = [start for start in names if name == start or name.startswith(f"{start}.")]
-        start = max(starts, key=len, default="")
-        result[f"{names[start]}{name[len(start) :]}" if starts else name] = value
-    return result
+def sorted_out(
+    files: Sequence[Path], mark: str, names: tuple[str, str, str], expected: str
+) -> tuple[Weights | None, Weights | None, Path | None]:
+    """Tell two checkpoints and a pickle apart, which come in any order.
+
+    Args:
+        files: The peer's.
+        mark: A tensor that the first checkpoint has, and the second has not.
+        names: What the first, the second and the pickle are called, for errors.
+        expected: All of them in words.
+
+    Returns:
+        The three; None for one that is not there.
+
+    Raises:
+        UserError: A file is of another kind, or there are two of one.
+    """
+    first = second = pickled = None
+    for path in files:
+        if kind_of(path) == "pickle":
+            pickled = once(pickled, path, names[2])
+        elif not is_torch(path):
+            raise refuse(path, expected)
+        elif mark in (weights := read_weights(path)):
+            first = once(first and first[0], path, names[0]), weights
+        else:
+            second = once(second and second[0], path, names[1]), weights
+    return first, second, pickled
 
 
-def group(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The weights whose names begin so, without that beginning."""
-    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+def absent(expected: str, files: Sequence[Path], parts: Mapping[str, object]) -> UserError:
+    """The error for files among which some are not, by what they are called."""
+    missing = " and ".join(name for name, part in parts.items() if part is None)
+    return UserError(f"expected {expected}; {missing} is not among the {len(files)} files given")
 
 
 def lstm(weights: Mapping[str, Tensor], prefix: str, cells: str) -> dict[str, Tensor]:

@@ -13,26 +13,21 @@ from torch import Tensor
 from captioning.importers.parts import (
     CLOSED,
     Order,
+    absent,
     check_words,
     fold_norm,
-    group,
-    is_torch,
     lstm,
-    once,
     order_words,
-    read_weights,
-    refuse,
-    renamed,
     rows,
+    sorted_out,
 )
 from captioning.models import Captioner
 from captioning.peers import Att2in2, ImageFirst, UpDown
 from mmcam.errors import UserError, unknown
-from mmcam.importing.checkpoints import load_weights, shape_of
-from mmcam.importing.files import kind_of
 from mmcam.importing.folder import write_model
 from mmcam.importing.pickles import read_pickle
 from mmcam.importing.resnet import sizes_of
+from mmcam.importing.weights import built, group, load_weights, renamed, shape_of
 
 __all__ = ["MODELS", "captioner", "convert", "read_infos"]
 
@@ -44,12 +39,14 @@ GRID = 14
 Made = tuple[Captioner, dict[str, Tensor]]
 
 
-def convert(files: Sequence[Path], out: Path) -> Path:
+def convert(files: Sequence[Path], out: Path, grid: int | None = None) -> Path:
     """Import a model, its infos and its CNN.
 
     Args:
         files: The three, in any order.
         out: The folder to write.
+        grid: Side of the grid that features were pooled to, the peer's `--att_size`, which no file tells; 14 if not
+            given, as there.
 
     Returns:
         The folder.
@@ -57,29 +54,21 @@ def convert(files: Sequence[Path], out: Path) -> Path:
     Raises:
         UserError: A file is missing, is something else, or does not fit the others.
     """
-    head = cnn = infos = None
-    for path in files:
-        if kind_of(path) == "pickle":
-            infos = once(infos, path, "infos_<id>.pkl")
-        elif not is_torch(path):
-            raise refuse(path, FILES)
-        else:
-            weights = read_weights(path)
-            if "conv1.weight" in weights:
-                cnn = once(cnn and cnn[0], path, "the CNN's weights"), weights
-            else:
-                head = once(head and head[0], path, "model.pth"), weights
+    names = ("the CNN's weights", "model.pth", "infos_<id>.pkl")
+    cnn, head, infos = sorted_out(files, "conv1.weight", names, FILES)
     if head is None or infos is None:
-        named = {"model.pth": head, "infos_<id>.pkl": infos}
-        missing = " and ".join(name for name, part in named.items() if part is None)
-        raise UserError(f"expected {FILES}; {missing} is not among the {len(files)} files given")
+        raise absent(FILES, files, {"model.pth": head, "infos_<id>.pkl": infos})
     if cnn is None:
         raise UserError(
             f"{head[0]} holds no CNN, as its model was trained on stored features: add the file of the CNN that made "
             "them, which the peer's prepro_feats.py reads (resnet101.pth)"
         )
     options, words = read_infos(infos)
-    model = captioner(head[1], options, words, cnn[1], str(head[0]), str(infos), str(cnn[0]))
+    if grid is not None and grid < 1:
+        raise UserError(f"expected a grid of 1 or more, got {grid}")
+    model = captioner(head[1], options, words, cnn[1], str(head[0]), str(infos), str(cnn[0]), grid or GRID)
+    if grid is not None and not hasattr(model, "grid"):
+        raise UserError(f"{options['caption_model']!r} looks at no grid but at the picture's mean; leave --grid out")
     arguments = {"beam": options.get("beam_size") or 1, "length": options.get("max_length") or options["seq_length"]}
     return write_model(model, out, PEER, files, "captioning.peers.FullSizeCaptioningTask", arguments)
 
@@ -191,7 +180,8 @@ def _image_first(core: str, see: str) -> Callable[..., Made]:
         embedding = shape_of(weights, "embed.weight", 2, where)[1]
         hidden = shape_of(weights, f"{core}.h2h.weight", 2, where)[1]
         names = {"embed": "hear", see: "see", core: "cells.0", "logit": "readout"}
-        return ImageFirst(words[0], sizes, embedding, hidden, cell="maxout"), renamed(weights, names)
+        model = built(lambda: ImageFirst(words[0], sizes, embedding, hidden, cell="maxout"))
+        return model, renamed(weights, names)
 
     return make
 
@@ -202,7 +192,7 @@ def _show_tell(weights: Mapping[str, Tensor], words: Order, sizes: dict[str, Any
     layers = len({name for name in weights if name.startswith("core.weight_hh_l")})
     rest = {name: value for name, value in weights.items() if not name.startswith("core.")}
     head = renamed(rest, {"embed": "hear", "img_embed": "see", "logit": "readout"}) | lstm(weights, "core.", "cells")
-    return ImageFirst(words[0], sizes, embedding, hidden, layers), head
+    return built(lambda: ImageFirst(words[0], sizes, embedding, hidden, layers)), head
 
 
 def _attending(cls: type[Att2in2] | type[UpDown], size: str, names: Mapping[str, str]) -> Callable[..., Made]:
@@ -220,7 +210,7 @@ def _attending(cls: type[Att2in2] | type[UpDown], size: str, names: Mapping[str,
         }
         head = renamed(_normed(weights, where), {**common, **names})
         head["hear.weight"] = head["hear.weight"].relu()  # the peer rectifies words' vectors
-        return cls(words[0], sizes, embedding, hidden, attention, grid), head
+        return built(lambda: cls(words[0], sizes, embedding, hidden, attention, grid)), head
 
     return make
 

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from captioning.importers.parts import Order, check_words, is_torch, once, order_words, refuse, renamed, rows
+from captioning.importers.parts import Order, absent, check_words, is_torch, once, order_words, refuse, rows
 from captioning.peers import ShowAttendTell
 from mmcam.errors import UserError
-from mmcam.importing.checkpoints import load_weights, read_checkpoint, shape_of, state_of, weights_of
+from mmcam.importing.checkpoints import read_checkpoint, state_of
 from mmcam.importing.files import kind_of, read_json
 from mmcam.importing.folder import write_model
 from mmcam.importing.resnet import named_like_torchvision, sizes_of
+from mmcam.importing.weights import built, load_weights, renamed, shape_of, weights_of
 from mmcam.text import SPECIAL
 
 __all__ = ["captioner", "convert", "read_models", "read_words"]
@@ -58,7 +59,7 @@ def convert(files: Sequence[Path], out: Path) -> Path:
         else:
             raise refuse(path, FILES)
     if checkpoint is None or words is None:
-        raise UserError(f"expected {FILES}, got {len(files)} files of which one of these is missing")
+        raise absent(FILES, files, {"the checkpoint": checkpoint, "the WORDMAP": words})
     model = captioner(read_models(checkpoint), read_words(words), str(checkpoint), str(words))
     return write_model(model, out, PEER, files, "captioning.CaptioningTask", {"beam": 5, "length": 50})
 
@@ -124,7 +125,7 @@ def captioner(
     shape_of(encoder, "resnet.0.weight", 4, where)
     trunk = named_like_torchvision(encoder, "resnet.")
     sizes = sizes_of(trunk, where) | {"size": [256, 256], "interpolation": "bilinear"}
-    model = ShowAttendTell(words[0], sizes, embedding, hidden, attention, models["grid"])
+    model = built(lambda: ShowAttendTell(words[0], sizes, embedding, hidden, attention, models["grid"]))
     head = renamed(decoder, NAMES)
     for name in ("hear.weight", "readout.weight", "readout.bias"):
         if name in head and len(head[name]) == count:

@@ -9,26 +9,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from captioning.importers.parts import (
-    Order,
-    check_words,
-    fold_norm,
-    group,
-    is_torch,
-    lstm,
-    once,
-    order_words,
-    read_weights,
-    refuse,
-    rows,
-)
+from captioning.importers.parts import Order, absent, check_words, fold_norm, lstm, order_words, rows, sorted_out
 from captioning.peers import ImageFirst
 from mmcam.errors import UserError
-from mmcam.importing.checkpoints import load_weights, shape_of
-from mmcam.importing.files import kind_of
 from mmcam.importing.folder import write_model
 from mmcam.importing.pickles import read_pickle
 from mmcam.importing.resnet import named_like_torchvision, sizes_of
+from mmcam.importing.weights import built, group, load_weights, shape_of
 from mmcam.text import SPECIAL
 
 __all__ = ["captioner", "convert", "read_words"]
@@ -51,22 +38,10 @@ def convert(files: Sequence[Path], out: Path) -> Path:
     Raises:
         UserError: A file is missing, is something else, or does not fit the others.
     """
-    encoder = decoder = words = None
-    for path in files:
-        if kind_of(path) == "pickle":
-            words = once(words, path, "vocab.pkl")
-        elif not is_torch(path):
-            raise refuse(path, FILES)
-        else:
-            weights = read_weights(path)
-            if "embed.weight" in weights:
-                decoder = once(decoder and decoder[0], path, "the decoder"), weights
-            else:
-                encoder = once(encoder and encoder[0], path, "the encoder"), weights
+    names = ("the decoder", "the encoder", "vocab.pkl")
+    decoder, encoder, words = sorted_out(files, "embed.weight", names, FILES)
     if encoder is None or decoder is None or words is None:
-        named = {"the encoder": encoder, "the decoder": decoder, "vocab.pkl": words}
-        missing = " and ".join(name for name, part in named.items() if part is None)
-        raise UserError(f"expected {FILES}; {missing} is not among the {len(files)} files given")
+        raise absent(FILES, files, {"the encoder": encoder, "the decoder": decoder, "vocab.pkl": words})
     model = captioner(encoder[1], decoder[1], read_words(words), str(encoder[0]), str(decoder[0]), str(words))
     return write_model(model, out, PEER, files, "captioning.CaptioningTask", {"beam": 1, "length": LENGTH})
 
@@ -112,7 +87,7 @@ def captioner(
     see = fold_norm(encoder["linear.weight"], encoder["linear.bias"], group(encoder, "bn."), after=True)
     layers = len({name for name in decoder if name.startswith("lstm.weight_hh_l")})
     sizes = sizes_of(trunk, where) | {"size": [224, 224], "interpolation": "lanczos"}
-    model = ImageFirst(words[0], sizes, embedding, hidden, layers)
+    model = built(lambda: ImageFirst(words[0], sizes, embedding, hidden, layers))
     load_weights(model.backbone, trunk, where, HINT)
     rest = {name: value for name, value in decoder.items() if not name.startswith(("embed.", "lstm.", "linear."))}
     head = {

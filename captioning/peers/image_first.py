@@ -52,8 +52,7 @@ class ImageFirst(Captioner, PyTorchModelHubMixin, library_name="mmcam", license=
             raise unknown("cell", cell, CELLS)
         self.see = nn.Linear(self.backbone.dim, embedding)
         self.hear = nn.Embedding(len(self.vocabulary), embedding)
-        lengths = [embedding, *([hidden] * (layers - 1))]
-        self.cells = nn.ModuleList(CELLS[cell](length, hidden) for length in lengths)
+        self.cells = nn.ModuleList(CELLS[cell](hidden if i else embedding, hidden) for i in range(layers))
         self.readout = nn.Linear(hidden, len(self.vocabulary))
 
     def start(self, activations: Float[Tensor, "b k h w"], memo: dict[str, Any]) -> State:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.serialization import safe_globals
 
 from mmcam.errors import UserError
@@ -23,7 +23,7 @@ from mmcam.importing.files import KINDS, kind_of
 from mmcam.importing.old_models import read_old_model
 from mmcam.importing.pickles import OLD_MODULES, Plain, instructions, plain_class, refused
 
-__all__ = ["LARGEST", "load_weights", "named_globals", "read_checkpoint", "shape_of", "state_of", "weights_of"]
+__all__ = ["LARGEST", "named_globals", "read_checkpoint", "state_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,8 @@ def read_checkpoint(path: Path | str, classes: Iterable[str] = ()) -> Any:  # no
             optimisers of torch and torchvision always may. All are read as `Plain`; `state_of` gives their tensors.
 
     Returns:
-        Tensors in containers. A tensor may still be a view of fewer numbers than it shows; `weights_of` sees to that.
+        Tensors in containers. A tensor may still be a view of fewer numbers than it shows;
+        `mmcam.importing.weights.weights_of` sees to that.
 
     Raises:
         UserError: The file is something else or broken, or names a global that is not on the list: the error says
@@ -186,97 +187,3 @@ def state_of(module: object, prefix: str = "") -> dict[str, Tensor]:
             found |= {f"{start}{name}": value for name, value in values.items() if isinstance(value, Tensor)}
         left += [(f"{start}{name}.", child) for name, child in reversed(inner.items()) if child is not None]
     raise UserError(f"expected a pickled model of {MOST_MODULES} modules at most, got more; does one hold itself?")
-
-
-def weights_of(tree: object, where: str) -> dict[str, Tensor]:
-    """Turn a state dict into weights of one's own: contiguous, float32 where they are numbers of any float type.
-
-    Args:
-        tree: What was read; names may begin with "module.", as DataParallel makes them.
-        where: The file, for errors.
-
-    Returns:
-        The tensors by name, without `num_batches_tracked`, which nothing uses and old files lack.
-
-    Raises:
-        UserError: It is no state dict, or holds tensors that are sparse, complex, quantised, not finite or too large.
-    """
-    if not isinstance(tree, Mapping) or not tree or not all(isinstance(name, str) for name in tree):
-        raise UserError(f"{where}: expected a state dict of named tensors, got {_described(tree)}")
-    chosen = {
-        str(name).removeprefix("module."): value
-        for name, value in tree.items()
-        if not str(name).endswith("num_batches_tracked")
-    }
-    total = 0
-    for name, value in chosen.items():
-        if not isinstance(value, Tensor):
-            raise UserError(f"{where}: expected a state dict of tensors, got {_described(value)} at {name!r}")
-        if value.layout != torch.strided or value.is_quantized or value.is_complex() or value.is_meta:
-            raise UserError(
-                f"{where}: expected plain numbers, got a {value.layout} tensor of {value.dtype} at {name!r}"
-            )
-        total += value.numel() * max(value.element_size(), 4)
-    if total > LARGEST:  # a view of one number may show any size
-        raise UserError(f"{where}: expected tensors of {LARGEST / 2**30:.0f} GiB at most, got {total / 2**30:.0f} GiB")
-    weights = {}
-    for name, value in chosen.items():
-        own = value.detach().float() if value.is_floating_point() else value.detach()
-        weights[name] = torch.empty(own.shape, dtype=own.dtype).copy_(own)
-        if own.is_floating_point() and not bool(torch.isfinite(own).all()):
-            raise UserError(f"{where}: expected finite weights, got NaN or infinity at {name!r}; train the model again")
-    return weights
-
-
-def shape_of(weights: Mapping[str, Tensor], name: str, axes: int, where: str) -> tuple[int, ...]:
-    """Give the shape of a tensor that must be there.
-
-    Raises:
-        UserError: It is not, or has another number of axes; names what is there.
-    """
-    if name not in weights:
-        there = ", ".join(list(weights)[:6])
-        raise UserError(f"{where}: expected a tensor {name!r}, got {there} and so on; is this another model's file?")
-    shape = tuple(weights[name].shape)
-    if len(shape) != axes:
-        raise UserError(f"{where}: expected {name!r} with {axes} axes, got the shape {shape}")
-    return shape
-
-
-def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str, hint: str = "") -> None:
-    """Give a module exactly these weights.
-
-    Args:
-        model: The module.
-        weights: By the module's own names; `num_batches_tracked` is passed over.
-        where: The file, for errors.
-        hint: What is the likely cause if they do not fit.
-
-    Raises:
-        UserError: Some are missing, left over or of another shape; names them.
-    """
-    own, weights = (
-        {name: value for name, value in part.items() if not name.endswith("num_batches_tracked")}
-        for part in (model.state_dict(), weights)
-    )
-    missing = [name for name in own if name not in weights]
-    left = [name for name in weights if name not in own]
-    wrong = [
-        f"{name} {tuple(weights[name].shape)} instead of {tuple(value.shape)}"
-        for name, value in own.items()
-        if name in weights and weights[name].shape != value.shape
-    ]
-    told = [
-        f"{what} {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
-        for what, names in (("lacks", missing), ("has also", left), ("has", wrong))
-        if names
-    ]
-    if told:
-        raise UserError(f"{where}: expected the weights of {type(model).__name__}, but it {'; it '.join(told)}. {hint}")
-    model.load_state_dict(dict(weights), strict=False)
-
-
-def _described(value: object) -> str:
-    if isinstance(value, Mapping):
-        return f"a dictionary with {', '.join(map(str, list(value)[:6])) or 'nothing in it'}"
-    return f"a {type(value).__name__}"

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mmcam.errors import UserError
 from mmcam.image import Interpolation
-from mmcam.importing.checkpoints import shape_of
+from mmcam.importing.weights import shape_of
 from mmcam.networks.backbones import Average
 
 __all__ = ["ResNet", "named_like_torchvision", "sizes_of"]
@@ -96,13 +96,10 @@ class ResNet(nn.Module):
         self.maxpool = nn.MaxPool2d(3, 2, ceil_mode=True) if caffe else nn.MaxPool2d(3, 2, padding=1)
         channels = stem
         for stage, (count, width, out) in enumerate(zip(blocks, widths, outs, strict=True)):
-            strides = [1 if stage == 0 else 2, *([1] * (count - 1))]
-            ins = [channels, *([out] * (count - 1))]
-            parts = [
-                Block(before, width, out, stride, groups, bottleneck, caffe)
-                for before, stride in zip(ins, strides, strict=True)
-            ]
-            self.add_module(STAGES[stage], nn.Sequential(*parts))
+            parts = nn.Sequential(Block(channels, width, out, 1 if stage == 0 else 2, groups, bottleneck, caffe))
+            for _ in range(1, count):
+                parts.append(Block(out, width, out, 1, groups, bottleneck, caffe))
+            self.add_module(STAGES[stage], parts)
             channels = out
         self.average = Average()
         self.channels = self.dim = channels

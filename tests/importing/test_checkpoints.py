@@ -12,7 +12,7 @@ from torch import nn
 
 from mmcam.errors import UserError
 from mmcam.importing import checkpoints
-from mmcam.importing.checkpoints import load_weights, named_globals, read_checkpoint, shape_of, state_of, weights_of
+from mmcam.importing.checkpoints import named_globals, read_checkpoint, state_of
 from mmcam.importing.pickles import Plain
 from tests.captioning.importers.peers import FILES
 from tests.importing.hostile import Modules, attacks
@@ -169,49 +169,6 @@ def test_an_old_storage_may_not_be_larger_than_its_file(tmp_path, saved):
     (tmp_path / "large").write_bytes(data.replace(b"M\xe8\x03", b"J\xff\xff\xff\x7f"))
     with pytest.raises(UserError, match="storages larger than the file"):
         read_checkpoint(tmp_path / "large")
-
-
-def test_expanded_tensors_are_written_out():
-    tree = {"a.weight": torch.ones(1).expand(3, 4), "module.b": torch.ones(2, 3).T, "bn.num_batches_tracked": 0}
-    weights = weights_of(tree, "file")
-    assert list(weights) == ["a.weight", "b"]
-    assert all(value.is_contiguous() for value in weights.values())
-    weights["a.weight"][0, 0] = 5
-    assert weights["a.weight"].sum() == 16
-
-
-@pytest.mark.parametrize(
-    ("tree", "message"),
-    [
-        ([1, 2], "expected a state dict of named tensors, got a list"),
-        ({}, "got a dictionary with nothing in it"),
-        ({"a": 3}, "got a int at 'a'"),
-        ({"a": torch.ones(2, dtype=torch.complex64)}, "complex64 at 'a'"),
-        ({"a": torch.eye(2).to_sparse()}, "sparse_coo"),
-        ({"a": torch.tensor([1.0, torch.nan])}, "got NaN or infinity at 'a'"),
-        ({"a": torch.ones(1).expand(2**20, 2**20)}, "expected tensors of 8 GiB at most, got 4096 GiB"),
-    ],
-)
-def test_what_are_no_weights(tree, message):
-    with pytest.raises(UserError, match=message):
-        weights_of(tree, "file")
-
-
-def test_what_does_not_fit_is_named():
-    weights = {"weight": torch.ones(2, 4), "extra": torch.ones(1)}
-    message = r"file: expected the weights of Linear, but it lacks bias; it has also extra; it has weight \(2, 4\)"
-    with pytest.raises(UserError, match=rf"{message} instead of \(2, 3\)\. Another model\?"):
-        load_weights(nn.Linear(3, 2), weights, "file", "Another model?")
-    with pytest.raises(UserError, match="expected a tensor 'bias', got weight, extra"):
-        shape_of(weights, "bias", 1, "file")
-    with pytest.raises(UserError, match=r"expected 'weight' with 3 axes, got the shape \(2, 4\)"):
-        shape_of(weights, "weight", 3, "file")
-
-
-def test_batch_norms_of_old_files_count_nothing():
-    norm = nn.BatchNorm1d(2)
-    load_weights(norm, {name: torch.full((2,), 3.0) for name in ("weight", "bias", "running_mean", "running_var")}, "f")
-    assert norm.running_var.tolist() == [3, 3]
 
 
 def test_no_storage_type_is_changed_for_the_next_file(saved, tmp_path):

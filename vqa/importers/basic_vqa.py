@@ -6,23 +6,23 @@ from pathlib import Path
 from torch import Tensor
 
 from mmcam.errors import UserError
-from mmcam.importing.checkpoints import load_weights, read_checkpoint, shape_of
 from mmcam.importing.files import kind_of, read_lines
 from mmcam.importing.folder import write_model
-from vqa.importers.parts import prefixed, renamed, state_dict_in, vgg_stages
+from mmcam.importing.weights import built, group, load_weights, read_weights, renamed, shape_of
+from vqa.importers.parts import vgg_stages
 from vqa.peers import BasicVQA
 
 __all__ = ["NAMES", "PEER", "convert", "model_of", "read"]
 
 PEER = "tbmoon/basic_vqa"
 NAMES = {
-    "img_encoder.model.": "backbone.",
-    "img_encoder.fc.": "image.",
-    "qst_encoder.word2vec.": "hear.0.",
-    "qst_encoder.lstm.": "lstm.",
-    "qst_encoder.fc.": "question.",
-    "fc1.": "readout.0.",
-    "fc2.": "readout.2.",
+    "img_encoder.model": "backbone",
+    "img_encoder.fc": "image",
+    "qst_encoder.word2vec": "hear.0",
+    "qst_encoder.lstm": "lstm",
+    "qst_encoder.fc": "question",
+    "fc1": "readout.0",
+    "fc2": "readout.2",
 }
 """The peer's names of layers, and ours."""
 
@@ -74,7 +74,7 @@ def read(files: Sequence[Path], length: int = 30) -> BasicVQA:
     cnn: dict[str, Tensor] = {}
     model, other = None, None
     for path in checkpoints:
-        found = state_dict_in(read_checkpoint(path), str(path))
+        found = read_weights(path)
         if any(name.startswith("qst_encoder.") for name in found) and model is None:
             weights, model = found, path
         elif "features.0.weight" in found and other is None:
@@ -83,9 +83,9 @@ def read(files: Sequence[Path], length: int = 30) -> BasicVQA:
             raise UserError(f"expected one checkpoint of {PEER}, and VGG's weights if it lacks them; {path} is neither")
     if model is None:
         raise UserError(f"expected a checkpoint of {PEER}, with tensors such as 'qst_encoder.fc.weight'; got none")
-    if not prefixed({**weights, **cnn}, CNN):
+    if not group({**weights, **cnn}, CNN):
         raise UserError(f"{model} was saved without VGG-19; give torchvision's weights of it, too: vgg19-dcbb9e9d.pth")
-    if cnn and prefixed(weights, CNN):
+    if cnn and group(weights, CNN):
         raise UserError(f"expected VGG's weights once, got them in {model} and in {other}; leave out the latter")
     return model_of(weights | cnn, lists[asked[0]], lists[said[0]], str(model), length)
 
@@ -125,19 +125,11 @@ def model_of(
             raise UserError(f"{where}: expected {wanted} {what}, got {got} lines; is the list another training's?")
     if words[0] != "<pad>":
         raise UserError(f"expected the words of questions to begin with '<pad>', got {words[0]!r}; the file is another")
-    vgg = prefixed(weights, CNN)
+    vgg = group(weights, CNN)
     dim = shape_of(vgg, "classifier.3.weight", 2, where)[0]
-    model = BasicVQA(
-        vocabulary=words,
-        answers=answers,
-        stages=vgg_stages(vgg, where),
-        dim=dim,
-        embedding=embedding,
-        hidden=hidden,
-        layers=sum(name.startswith("qst_encoder.lstm.weight_hh_l") for name in weights),
-        common=common,
-        length=length,
-    )
+    stages = vgg_stages(vgg, where)
+    layers = sum(name.startswith("qst_encoder.lstm.weight_hh_l") for name in weights)
+    model = built(lambda: BasicVQA(words, answers, stages, dim, embedding, hidden, layers, common, length))
     hint = f"(The peer's {', '.join(NAMES)} are {', '.join(NAMES.values())} here.)"
     load_weights(model, renamed(weights, NAMES), where, hint)
     return model.eval()

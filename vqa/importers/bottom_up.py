@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from mmcam.errors import UserError
-from mmcam.importing.checkpoints import load_weights, read_checkpoint, shape_of
 from mmcam.importing.files import kind_of
 from mmcam.importing.folder import write_model
 from mmcam.importing.pickles import read_pickle
-from vqa.importers.parts import numbered, renamed, state_dict_in
+from mmcam.importing.weights import built, load_weights, read_weights, renamed, shape_of
+from vqa.importers.parts import numbered
 from vqa.peers.bottom_up import BottomUp
 from vqa.peers.boxes import BoxFeatures, rows_of
 
@@ -20,16 +20,16 @@ __all__ = ["NAMES", "PEER", "convert", "model_of", "read", "written_out"]
 
 PEER = "hengyuan-hu/bottom-up-attention-vqa"
 NAMES = {
-    "w_emb.emb.": "hear.",
-    "q_emb.rnn.": "gru.",
-    "v_att.v_proj.main.0.": "attention.v_proj.",
-    "v_att.q_proj.main.0.": "attention.q_proj.",
-    "v_att.nonlinear.main.0.": "attention.nonlinear.",
-    "v_att.linear.": "attention.linear.",
-    "q_net.main.0.": "question.",
-    "v_net.main.0.": "image.",
-    "classifier.main.0.": "readout.0.",
-    "classifier.main.3.": "readout.2.",
+    "w_emb.emb": "hear",
+    "q_emb.rnn": "gru",
+    "v_att.v_proj.main.0": "attention.v_proj",
+    "v_att.q_proj.main.0": "attention.q_proj",
+    "v_att.nonlinear.main.0": "attention.nonlinear",
+    "v_att.linear": "attention.linear",
+    "q_net.main.0": "question",
+    "v_net.main.0": "image",
+    "classifier.main.0": "readout.0",
+    "classifier.main.3": "readout.2",
 }
 """The peer's names of layers, and ours."""
 
@@ -84,7 +84,7 @@ def read(files: Sequence[Path]) -> BottomUp:
             paired = isinstance(tree, list) and len(tree) == 2 and isinstance(tree[0], Mapping)
             what = "a dictionary of words" if paired else "a list of answers"
         else:
-            tree, what = state_dict_in(read_checkpoint(path), str(path)), "a model"
+            tree, what = read_weights(path), "a model"
         if what in found:
             raise UserError(f"expected {what} once, got {found[what][1]} and {path}")
         found[what] = tree, path
@@ -129,14 +129,8 @@ def model_of(weights: Mapping[str, Tensor], words: tuple[Any, Path], answers: tu
     ):
         if got != need:
             raise UserError(f"{path}: expected {need} {what}, as {where} has, got {got}; is it another training's?")
-    model = BottomUp(
-        vocabulary=known,
-        answers=said,
-        attention="joined" if "v_att.nonlinear.main.0.weight" in plain else "product",
-        channels=channels,
-        embedding=embedding,
-        hidden=hidden,
-    )
+    attention = "joined" if "v_att.nonlinear.main.0.weight" in plain else "product"
+    model = built(lambda: BottomUp(known, said, attention, channels, embedding, hidden))
     load_weights(
         model, renamed(plain, NAMES), where, f"(The peer's {', '.join(NAMES)} are {', '.join(NAMES.values())}.)"
     )

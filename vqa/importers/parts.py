@@ -1,4 +1,4 @@
-"""What the importers have in common: names, numbered words, and the form of a VGG."""
+"""What the importers have in common: numbered words, and the form of a VGG."""
 
 import re
 from collections.abc import Mapping
@@ -6,31 +6,9 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from mmcam.errors import UserError
-from mmcam.importing.checkpoints import shape_of, weights_of
+from mmcam.importing.weights import shape_of
 
-__all__ = ["numbered", "prefixed", "renamed", "state_dict_in", "vgg_stages"]
-
-
-def renamed(weights: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    """Give weights our names.
-
-    Args:
-        weights: By the peer's names.
-        names: What the peer's names begin with, and ours instead.
-
-    Returns:
-        The weights; those of a name that is not in the table keep it, for the error that follows.
-    """
-    found = {}
-    for name, value in weights.items():
-        start = next((start for start in names if name.startswith(start)), "")
-        found[names.get(start, "") + name.removeprefix(start)] = value
-    return found
-
-
-def prefixed(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The weights whose names begin with a prefix, without it."""
-    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+__all__ = ["numbered", "vgg_stages"]
 
 
 def numbered(words: object, first: int, where: str) -> list[str]:
@@ -57,12 +35,6 @@ def numbered(words: object, first: int, where: str) -> list[str]:
             f"numbers, {ends}; is the file whole?"
         )
     return sorted(words, key=lambda word: words[word])
-
-
-def state_dict_in(tree: object, where: str) -> dict[str, Tensor]:
-    """The weights of a state dict, or of a checkpoint that holds one as "state_dict"."""
-    inside = tree.get("state_dict", tree) if isinstance(tree, Mapping) else tree
-    return weights_of(inside, where)
 
 
 def vgg_stages(weights: Mapping[str, Tensor], where: str) -> list[list[int]]:

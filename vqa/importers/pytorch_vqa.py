@@ -8,23 +8,24 @@ from typing import Any
 from torch import Tensor
 
 from mmcam.errors import UserError
-from mmcam.importing.checkpoints import load_weights, read_checkpoint, shape_of, weights_of
+from mmcam.importing.checkpoints import read_checkpoint
 from mmcam.importing.folder import write_model
 from mmcam.importing.resnet import sizes_of
-from vqa.importers.parts import numbered, renamed, state_dict_in
+from mmcam.importing.weights import built, load_weights, renamed, shape_of, state_dict_in, weights_of
+from vqa.importers.parts import numbered
 from vqa.peers import ShowAskAttendAnswer
 
 __all__ = ["NAMES", "PEER", "convert", "model_of", "read"]
 
 PEER = "Cyanogenoid/pytorch-vqa"
 NAMES = {
-    "text.embedding.": "hear.0.",
-    "text.lstm.": "lstm.",
-    "attention.v_conv.": "show.",
-    "attention.q_lin.": "ask.",
-    "attention.x_conv.": "attend.",
-    "classifier.lin1.": "readout.0.",
-    "classifier.lin2.": "readout.2.",
+    "text.embedding": "hear.0",
+    "text.lstm": "lstm",
+    "attention.v_conv": "show",
+    "attention.q_lin": "ask",
+    "attention.x_conv": "attend",
+    "classifier.lin1": "readout.0",
+    "classifier.lin2": "readout.2",
 }
 """The peer's names of layers, and ours."""
 
@@ -129,16 +130,18 @@ def model_of(
             f"{sizes['outs'][-1]}; give {CNN}"
         )
     resize, crop = _sides(checkpoint.get("config"), where)
-    model = ShowAskAttendAnswer(
-        vocabulary=["<unk>", *words],
-        answers=answers,
-        trunk={**sizes, "caffe": True, "size": [crop, crop]},
-        embedding=embedding,
-        hidden=hidden,
-        attention=attention,
-        glimpses=glimpses,
-        common=common,
-        resize=resize,
+    model = built(
+        lambda: ShowAskAttendAnswer(
+            vocabulary=["<unk>", *words],
+            answers=answers,
+            trunk={**sizes, "caffe": True, "size": [crop, crop]},
+            embedding=embedding,
+            hidden=hidden,
+            attention=attention,
+            glimpses=glimpses,
+            common=common,
+            resize=resize,
+        )
     )
     load_weights(
         model.backbone, cnn, where_cnn, "A Caffe-style ResNet has torchvision's names, without a bias in conv1"

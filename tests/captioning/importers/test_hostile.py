@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mmcam.cli import main
-from tests.captioning.importers.peers import FILES
+from tests.captioning.importers.peers import FILES, in_sequence, tiny_resnet
 from tests.importing.hostile import attacks
 
 YUNJEY, SGRVINOD, RUOTIANLUO = (
@@ -60,4 +60,18 @@ def test_of_two_files_of_a_kind_none_is_chosen_in_silence(peer, files, message, 
     assert main(["import", peer, *map(str, files), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert f"{message}, got {files[0]} and {files[1]}; leave one out\n" in error
+    assert error.count("\n") == 1
+
+
+def test_a_small_file_that_says_a_large_size_is_compared_first(tmp_path, capsys):
+    """4 MB of a recurrent matrix say 4 TB; the peer's others are as they were."""
+    weights = torch.load(YUNJEY / "decoder-10-2.ckpt", weights_only=True)
+    weights["lstm.weight_hh_l0"] = torch.ones(1, 10**6)
+    torch.save(weights, tmp_path / "decoder.ckpt")
+    encoder = torch.load(YUNJEY / "encoder-10-2.head_only.ckpt", weights_only=True)
+    torch.save({**in_sequence(tiny_resnet()), **encoder}, tmp_path / "encoder.ckpt")
+    files = [tmp_path / "encoder.ckpt", tmp_path / "decoder.ckpt", YUNJEY / "vocab.pkl"]
+    assert main(["import", "yunjey", *map(str, files), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "cells.0.weight_hh (1, 1000000) instead of (4000000, 1000000)" in error
     assert error.count("\n") == 1

@@ -8,12 +8,12 @@ from torch.nn.functional import linear
 
 import mmcam
 from captioning.importers import ruotianluo
-from captioning.importers.parts import read_weights
 from captioning.peers import FullSizeCaptioningTask
 from captioning.peers.places import adaptive_mean
 from captioning.peers.search import search
 from mmcam.cli import main
 from mmcam.errors import UserError
+from mmcam.importing.weights import read_weights
 from mmcam.task import Sample
 from tests.captioning.importers.peers import FILES, expected, explained, logits, near, tiny_resnet
 
@@ -283,6 +283,17 @@ def test_files_become_a_folder_that_the_command_line_explains(files, tmp_path):
     for sample, path in zip(pictures(), photos, strict=False):
         sample.image.save(path)
     assert main(["explain", *map(str, photos), "--config", str(out), "--device", "cpu", "--out", str(tmp_path)]) == 0
+
+
+def test_another_grid_is_told_to_the_verb(files, tmp_path, capsys):
+    command = ["import", "ruotianluo", *map(str, files), "--out", str(tmp_path / "out")]
+    assert main([*command, "--grid", "0"]) == 2
+    assert "expected a grid of 1 or more, got 0" in capsys.readouterr().err
+    assert main([*command, "--grid", "7"]) == 0
+    assert mmcam.load_task(tmp_path / "out", device="cpu").model.grid == 7
+    newfc = [PEER / "newfc" / "model.pth", PEER / "newfc" / "infos_newfc.pkl", files[2]]
+    assert main(["import", "ruotianluo", *map(str, newfc), "--out", str(tmp_path / "fc"), "--grid", "7"]) == 2
+    assert "'newfc' looks at no grid but at the picture's mean; leave --grid out" in capsys.readouterr().err
 
 
 def test_a_missing_cnn_is_asked_for(files, tmp_path):

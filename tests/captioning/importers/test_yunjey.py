@@ -9,11 +9,11 @@ from PIL import Image
 import mmcam
 from captioning import CaptioningTask
 from captioning.importers import yunjey
-from captioning.importers.parts import read_weights
 from captioning.models import load
 from mmcam.checkpoint import save_model
 from mmcam.cli import main
 from mmcam.errors import UserError
+from mmcam.importing.weights import read_weights
 from mmcam.task import Sample
 from tests.captioning.importers.peers import FILES, expected, explained, in_sequence, logits, near, tiny_resnet
 

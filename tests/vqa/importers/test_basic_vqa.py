@@ -11,11 +11,13 @@ from torchvision.models.vgg import make_layers
 
 from mmcam import explain, load_task
 from mmcam.checkpoint import load_model
+from mmcam.cli import main
 from mmcam.errors import UserError
+from mmcam.importing.weights import group, renamed
 from mmcam.task import Sample
 from tests.vqa.importers.verb import through_the_verb
 from vqa.importers.basic_vqa import NAMES, convert, read
-from vqa.importers.parts import prefixed, renamed, vgg_stages
+from vqa.importers.parts import vgg_stages
 from vqa.peers import BasicVQA
 
 DATA = Path(__file__).parents[2] / "data/peer_checkpoints/tbmoon_basic_vqa"
@@ -102,7 +104,7 @@ def test_logits_and_gradients_are_the_peers(model, asked):
 def by_hand(state, images, words):
     """Logits and maps before ReLU of all answers, by functions of torch's alone."""
     lower = make_layers([2, 3, "M", 4])
-    lower.load_state_dict(prefixed(state, "img_encoder.model.features."))
+    lower.load_state_dict(group(state, "img_encoder.model.features."))
     activations = lower(images).detach().requires_grad_()
 
     def linear(x, name):
@@ -113,7 +115,7 @@ def by_hand(state, images, words):
     x = linear(x, "img_encoder.fc")
     x = x / x.square().sum().sqrt().item()
     lstm = torch.nn.LSTM(3, 4, 2)
-    lstm.load_state_dict(prefixed(state, "qst_encoder.lstm."))
+    lstm.load_state_dict(group(state, "qst_encoder.lstm."))
     _, (h, c) = lstm(state["qst_encoder.word2vec.weight"][words].tanh()[:, None])
     q = linear(torch.cat([h[0], c[0], h[1], c[1]], 1).tanh(), "qst_encoder.fc")
     logits = linear(linear((x * q).tanh(), "fc1").tanh(), "fc2")[0]
@@ -166,7 +168,7 @@ def test_words_are_those_of_the_peer(saved, caplog):
 
 def test_every_key_of_the_real_file_has_its_place():
     state = torch.load(DATA / "model-epoch-06.allkeys_expanded.ckpt", weights_only=True)["state_dict"]
-    stages = vgg_stages(prefixed(state, "img_encoder.model."), "here")
+    stages = vgg_stages(group(state, "img_encoder.model."), "here")
     assert stages == [[64, 64], [128, 128], [256] * 4, [512] * 4, [512] * 4]  # VGG-19
     with torch.device("meta"):
         model = BasicVQA(["<unk>"] * 27, ["yes"] * 14, stages, embedding=20, hidden=24, common=48)
@@ -182,7 +184,7 @@ def test_the_real_file_is_read():
 
 def test_the_cnn_may_be_torchvisions_file(saved, tmp_path):
     state = weights()
-    cnn = prefixed(state, "img_encoder.model.")
+    cnn = group(state, "img_encoder.model.")
     torch.save(
         {**cnn, "classifier.6.weight": torch.ones(9, 6), "classifier.6.bias": torch.ones(9)}, tmp_path / "vgg.pth"
     )
@@ -245,3 +247,13 @@ def test_nothing_in_a_file_is_run(saved, tmp_path, monkeypatch):
 
 def test_the_verb_writes_a_folder_that_explains(saved, tmp_path, capsys):
     through_the_verb("tbmoon", saved(), "is cat?", tmp_path, capsys)
+
+
+def test_the_verb_is_told_how_long_questions_are(saved, tmp_path, capsys):
+    command = ["import", "tbmoon", *map(str, saved()), "--out", str(tmp_path / "out")]
+    assert main([*command, "--grid", "7"]) == 2
+    assert "the files of tbmoon need no --grid; leave it out" in capsys.readouterr().err
+    assert main([*command, "--length", "0"]) == 2
+    assert "expected a length of questions of 1 or more, got 0" in capsys.readouterr().err
+    assert main([*command, "--length", "7"]) == 0
+    assert load_task(tmp_path / "out", device="cpu").model.length == 7
