@@ -144,7 +144,7 @@ class Clicks:
     def offer(self, event: gr.SelectData) -> tuple[Image.Image, str]:
         """Take a sample picture, and the first of its questions."""
         chosen = samples()[int(event.index)]
-        return chosen.picture, chosen.questions[0]
+        return chosen.picture, chosen.questions[0] if self.served.needs else ""
 
     @said
     def from_web(self, url: str, progress: gr.Progress = PROGRESS) -> Image.Image:

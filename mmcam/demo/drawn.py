@@ -84,9 +84,9 @@ def figure(look: Look, rows: Sequence[int], colours: str, opacity: float, scale:
     large = draw.upsample(row.maps, row.size, row.window).nan_to_num(0.0, 0.0, 0.0)
     own = float(large.max())
     peak = max(own, *look.peaks) if scale == "joint" else own
-    seen, how = large / (peak if peak > 0 else 1), row.method
+    seen, how = large / (peak if peak > 0 else 1), f"{row.method} at {row.layer}"
     if max(row.maps.shape[1:]) > FINE:
-        how = f"{how}, softened for showing"
+        how = f"{how}; softened for showing"
         seen = draw.scale(draw.soften(seen), "own") * (own / peak if peak > 0 else 1)
     picture = _painter(colours)(look.picture, seen[0], opacity, colours)
     place = divmod(int(large[0].argmax()), row.size[1]) if own > 0 else None
@@ -97,7 +97,7 @@ def figure(look: Look, rows: Sequence[int], colours: str, opacity: float, scale:
         facts.insert(0, f"probability {_percent(probable)}")
     facts.insert(0, f"score {float(row.scores[0]):.2f}")
     caption = f"<b>{html.escape(row.words[0])}</b> <span>{html.escape('; '.join(facts))}</span>"
-    caption += f"<small>{html.escape(how)} at {html.escape(row.layer)}</small>"
+    caption += f"<small>{html.escape(how)}</small>"
     return (
         f'<figure class="mm-figure">{_img(picture, alt)}{_legend(colours)}'
         f'<figcaption aria-live="polite">{caption}</figcaption></figure>'

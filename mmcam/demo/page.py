@@ -66,10 +66,10 @@ def tab(served: Served, slug: str, *, allow_urls: bool, most_bytes: int, most_pi
             asked = tuple(dict.fromkeys(text for one in offered for text in one.questions))
             question = gr.Dropdown(
                 list(asked),
-                value=asked[0] if asked else "",
+                value=asked[0] if asked and served.needs else "",
                 allow_custom_value=True,
                 label="Question",
-                info="write your own, or choose one",
+                info="write your own, or choose one" if served.needs else "empty: the model's own words to begin with",
                 visible=served.asks,
                 elem_id=f"{slug}-question",
             )

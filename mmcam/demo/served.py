@@ -28,7 +28,8 @@ class Served:
     Attributes:
         config: Name or path of its configuration.
         task: The task at its own layer.
-        asks: Whether it wants a question.
+        asks: Whether it takes a question.
+        needs: Whether it says nothing without one.
         known: All answers or classes that can be searched; empty for captions.
         layers: Names of those that can be explained, the task's own first.
     """
@@ -36,6 +37,7 @@ class Served:
     config: str
     task: Task
     asks: bool
+    needs: bool
     known: tuple[str, ...]
     layers: tuple[str, ...]
     _others: dict[str, Task] = field(default_factory=dict)
@@ -44,7 +46,7 @@ class Served:
     @property
     def kind(self) -> str:
         """What the tab is called: by what the task wants and says, not by its class."""
-        if self.asks:
+        if self.needs or (self.asks and self.task.separator != " "):
             return "VQA"
         return "Captioning" if self.task.separator == " " else "Classification"
 
@@ -90,8 +92,8 @@ def serve(config: str, device: str = "auto", **overrides: object) -> Served:
     known = _known(task)
     if isinstance(getattr(task, "top_k", None), int):
         task.top_k = min(BEST, len(known) or BEST)  # pyright: ignore[reportArgumentType]
-    asks = _asks(task)
-    return Served(config, task, asks, known if len(known) <= LONGEST_SEARCHED else (), _layers(task, asks))
+    asks, needs = _asks(task)
+    return Served(config, task, asks, needs, known if len(known) <= LONGEST_SEARCHED else (), _layers(task, needs))
 
 
 def _known(task: Task) -> tuple[str, ...]:
@@ -105,23 +107,26 @@ def _known(task: Task) -> tuple[str, ...]:
     return ()
 
 
-def _asks(task: Task) -> bool:
-    """Whether a task wants a question: it refuses an empty one, or keeps one that it gets."""
+def _asks(task: Task) -> tuple[bool, bool]:
+    """Whether a task takes a question, and whether it refuses to go without."""
     grey = Image.new("RGB", (64, 64), "grey")
     try:
         task.collate([Sample(grey, "probe")])
-        return any(task.collate([Sample(grey, "probe", "what is this ?")]).texts)
     except UserError:
-        return True
+        return True, True
+    try:
+        return any(task.collate([Sample(grey, "probe", "what is this ?")]).texts), False
+    except UserError:
+        return False, False
 
 
-def _layers(task: Task, asks: bool) -> tuple[str, ...]:
+def _layers(task: Task, needs: bool) -> tuple[str, ...]:
     if not task.layer or at_layer(task, task.layer) is None:
         return (task.layer,)
     noise = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(0))
     picture = Image.fromarray((noise * 255).to(torch.uint8).numpy())
     try:
-        found, _ = survey_task(task, Sample(picture, "noise", "what is this ?" if asks else ""))
+        found, _ = survey_task(task, Sample(picture, "noise", "what is this ?" if needs else ""))
     except UserError:  # a question that the model has no words for
         return (task.layer,)
     fit = [layer.name for layer in found if not (layer.refused or layer.passed) and layer.name != task.layer]

@@ -1,9 +1,11 @@
 """What `mmcam demo` refuses before anything is loaded, and how models find their tabs."""
 
+from dataclasses import replace
+
 import pytest
 
 from mmcam.cli import main, parser_of
-from mmcam.demo.served import Served
+from mmcam.demo.served import Served, _asks
 from mmcam.errors import UserError
 from mmcam.verbs.demo import check, is_loopback
 from tests.tiny_task import TinyTask
@@ -53,7 +55,7 @@ def test_public_is_said_aloud():
 def test_a_task_of_ones_own_has_a_tab():
     """By what it wants and says, not by its class; without layers to choose from."""
     task = TinyTask()
-    one = Served("mine.yaml", task, False, (), (task.layer,))
+    one = Served("mine.yaml", task, False, False, (), (task.layer,))
     assert (one.kind, one.name) == ("Captioning" if task.separator == " " else "Classification", "mine")
     assert one.at() is one.task
     assert one.at(task.layer) is one.task
@@ -62,11 +64,41 @@ def test_a_task_of_ones_own_has_a_tab():
 
 
 def test_shipped_models_are_told_apart(served):
-    assert {name: (one.kind, one.asks) for name, one in served.items()} == {
-        "captioning": ("Captioning", False),
-        "vqa": ("VQA", True),
-        "classification": ("Classification", False),
+    assert {name: (one.kind, one.asks, one.needs) for name, one in served.items()} == {
+        "captioning": ("Captioning", False, False),
+        "vqa": ("VQA", True, True),
+        "classification": ("Classification", False, False),
     }
     assert served["captioning"].known == ()
     assert "yes" in served["vqa"].known
     assert "dog" in served["classification"].known
+
+
+class Mute(TinyTask):
+    """Refuses a question."""
+
+    def collate(self, samples):
+        if any(sample.text for sample in samples):
+            raise UserError("expected no prompt, got one; leave it out")
+        return super().collate(samples)
+
+
+class Prompted(TinyTask):
+    """Takes a question, and needs none."""
+
+    def collate(self, samples):
+        return replace(super().collate(samples), texts=tuple(sample.text for sample in samples))
+
+
+@pytest.mark.parametrize(
+    ("task", "asks", "needs", "kind"),
+    [
+        (TinyTask(), False, False, "Captioning"),
+        (Mute(), False, False, "Captioning"),
+        (Prompted(), True, False, "Captioning"),
+        (TinyTask(asks=True), True, True, "VQA"),
+    ],
+)
+def test_what_a_task_takes_is_tried_out(task, asks, needs, kind):
+    assert _asks(task) == (asks, needs)
+    assert Served("mine.yaml", task, asks, needs, (), (task.layer,)).kind == kind
