@@ -18,7 +18,7 @@ LOWEST := runs/lower-bounds
 INSTALL = -m pip install --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo web test slow ray gpu check format format-check lint types contracts quality results bench docs wheel lower-bounds
+.PHONY: help demo web test test-browser slow ray gpu check format format-check lint types contracts quality results bench docs wheel lower-bounds
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -32,6 +32,10 @@ web: $(VENV)/.web ## Serve the same as a web page on this machine, for pictures 
 test: $(VENV)/.dev ## Run the tests
 	$(PY) -m pytest -n 2 $(ARGS)
 
+test-browser: $(VENV)/.dev ## Run the tests that drive a browser; Chromium is installed where there is none
+	@$(NEED_CHROMIUM)
+	$(PY) -m pytest -m browser tests/browser $(ARGS)
+
 slow: $(VENV)/.dev ## Run the tests that take long
 	$(PY) -m pytest -m slow $(ARGS)
 
@@ -42,7 +46,7 @@ gpu: $(VENV)/.dev ## Run the tests that need a CUDA device
 	$(PY) -m pytest -m gpu $(ARGS)
 
 # One thread a process: two on a small busy machine were seen 20 times slower.
-test slow ray lower-bounds: export OMP_NUM_THREADS = 1
+test test-browser slow ray lower-bounds: export OMP_NUM_THREADS = 1
 
 check: test format-check lint types contracts ## Run everything that CI runs
 
@@ -90,6 +94,16 @@ lower-bounds: ## Test with the oldest versions that pyproject.toml allows, in an
 define CHECK_PYTHON
 command -v $(PYTHON) >/dev/null || { echo "mmcam needs Python 3.11 or newer; there is no '$(PYTHON)' here: name one, as in 'make PYTHON=/usr/bin/python3.12'" >&2; exit 1; }; \
 $(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "mmcam needs Python 3.11 or newer; $(PYTHON) is %d.%d: name a newer one, as in \"make PYTHON=python3.12\"" % v[:2])'
+endef
+
+# Never by sudo: who is not root is told what to run.
+CHROMIUM := chromium chromium-sandbox fonts-dejavu-core
+define NEED_CHROMIUM
+for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit; done; \
+command -v apt-get >/dev/null || { echo "the tests of pages need Chromium, and there is no apt-get here: install it by the means of this system, as chromium, chromium-browser or google-chrome" >&2; exit 1; }; \
+[ "$$(id -u)" = 0 ] || { echo "the tests of pages need Chromium: run 'sudo apt-get install $(CHROMIUM)', then this again" >&2; exit 1; }; \
+echo "Installing Chromium by apt-get; it is big, so this takes some minutes."; \
+apt-get -qq update && apt-get -qq install --yes --no-install-recommends $(CHROMIUM)
 endef
 
 # Each stamp stands for one finished installation, so that the next run starts at once.
