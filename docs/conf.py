@@ -6,6 +6,7 @@ from pathlib import Path
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
+from sphinx.domains.python import PyObject
 from sphinx.errors import ExtensionError
 from sphinx.writers.html5 import HTML5Translator
 
@@ -24,14 +25,28 @@ highlight_language = "text"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "exclude-members": "forward"}
 autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
 napoleon_use_ivar = True
-# Pages link to folders and files of the repository too, which the site does not hold; a test follows those links.
-suppress_warnings = ["myst.xref_missing"]
+maximum_signature_line_length = 96
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 
 FETCHED = re.compile(
     r"<(?:script|img|iframe|source|video|audio|embed|link)\b[^>]*(?:src|href)=\"(?:https?:)?//[^\"]*\"|@import|url\([\"']?(?:https?:)?//"
 )
 """What makes a browser fetch something from elsewhere. A link that one must click does not."""
+
+
+def titled(app: Sphinx, name: str, content: list[str]) -> None:
+    """A link whose text is the name of a page gets that page's title."""
+    content[0] = re.sub(r"\[`?(\w+)\.md`?\]\((\1\.md(?:#[\w-]+)?)\)", r"[](\2)", content[0])
+
+
+def plain_signature(
+    app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """What is no Python (`<factory>`) would keep Sphinx from laying the signature out."""
+    return re.sub(r"<[^<>]*>", "...", signature) if signature else signature, returns
 
 
 def plain_to_rst(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
@@ -57,8 +72,12 @@ def _in_block(lines: list[str]) -> bool:
 def _escaped(line: str) -> str:
     parts = line.split("`")
     for number in range(0, len(parts), 2):  # outside of `code`
-        parts[number] = re.sub(r"([*|\\]|_(?!\w))", r"\\\1", parts[number])
+        parts[number] = re.sub(r"(?<![\w*])(\*\w(?:[^*]*\w)?\*)(?![\w*])|([*|\\]|_(?!\w))", _kept, parts[number])
     return "``".join(parts)
+
+
+def _kept(found: re.Match[str]) -> str:
+    return found[1] or f"\\{found[2]}"  # *emphasis* is emphasis, a lone star is a star
 
 
 def inline_math(self: HTML5Translator, node: nodes.math) -> None:
@@ -84,5 +103,10 @@ def check_resources(app: Sphinx, exception: Exception | None) -> None:
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.add_html_math_renderer("mathml", (inline_math, None), (display_math, None))
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":  # napoleon's word for what our docstrings call attributes
+            field.label = "Attributes"
+    app.connect("source-read", titled)
+    app.connect("autodoc-process-signature", plain_signature)
     app.connect("autodoc-process-docstring", plain_to_rst, priority=100)  # before napoleon
     app.connect("build-finished", check_resources)

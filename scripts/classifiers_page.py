@@ -34,13 +34,18 @@ logger = logging.getLogger("classifiers")
 ABOUT = """\
 # Classifiers
 
-Every classifier of torchvision and timm can be explained by its name, without a line of code. `my.yaml`:
+Every classifier of torchvision and timm can be explained by its name, without a line of code:
 
-    task:
-      class_path: classification.ClassificationTask
-      init_args: {{model: timm/swin_tiny_patch4_window7_224, weights: DEFAULT}}
+```yaml
+# my.yaml
+task:
+  class_path: classification.ClassificationTask
+  init_args: {{model: timm/vit_tiny_patch16_224, weights: DEFAULT}}
+```
 
-    mmcam explain photos/ --config my.yaml
+```sh
+mmcam explain photo.jpg --config my.yaml --out runs/class
+```
 
 The explained layer is found: the last one that runs once, gives maps or tokens on a grid of the picture's aspect, and
 on whose places the output depends. One forward and one backward pass of noise tell that, whatever the model. So it is
@@ -63,11 +68,29 @@ dropout). Tokens that lie on no grid of the network are no places (the states of
 `mmcam layers` lists the layers with the shapes of their outputs and says why the others cannot be explained; `--all`
 shows every one in order.
 
-    mmcam layers --model resnet50
-    mmcam layers --config my.yaml
-    mmcam explain photos/ --config my.yaml --layer layers.2
+```sh
+mmcam layers --model resnet18
+mmcam layers --config my.yaml
+mmcam explain photo.jpg --config my.yaml --layer blocks.8 --out runs/earlier
+```
 
-In the configuration it is `layer: layers.2` beside `model`, in Python `ClassificationTask("resnet50", layer="layer3")`.
+![The map of a boat at four layers of the embedded classifier: edges first, the thing last](pictures/layers.png)
+
+The same of the embedded classifier, whose weights are here (the picture is `scripts/docs_pictures.py`'s):
+
+```python
+import mmcam
+from mmcam.scenes.source import Scenes
+
+sample = Scenes(count=1, seed=7).sample(0)
+for layer in ("features.2", "features.6", "features.12", "features"):
+    task = mmcam.load_task("classification/scenes", layer=layer, device="cpu")
+    batch = task.collate([sample])
+    (explanation,) = mmcam.explain(task, batch, task.given(["boat"], batch))
+    print(layer, tuple(explanation.maps.shape[1:]), explanation.peaks())
+```
+
+In the configuration it is `layer: blocks.8` beside `model`, in Python `ClassificationTask("resnet50", layer="layer3")`.
 `prefix` says how many tokens come before the grid, if a model of your own has some (class token, registers); without it
 the smallest number is taken that leaves a grid. `size` is for other inputs than the model's own.
 

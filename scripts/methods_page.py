@@ -40,13 +40,22 @@ ABOUT = """\
 # All methods
 
 The same picture under every method, by name as in `mmcam explain --method NAME`, `mmcam dump --methods` and
-`mmcam.explain(task, batch, method=NAME)`. Each map is scaled by its own maximum. What each method computes, with its
-paper, equation and where it differs, stands in its docstring: `mmcam.cam`, `mmcam.methods.elementwise`,
-`mmcam.methods.eigen`, `mmcam.methods.ablation`, `mmcam.methods.masking`, `mmcam.methods.smoothing`,
-`mmcam.methods.full_grad`, `mmcam.pixels`, `mmcam.methods.attention`.
+`mmcam.explain(task, batch, method=NAME)`. Each map is scaled by its own maximum. What each method computes is in
+[equations.md](equations.md), where it differs from its paper in [differences.md](differences.md); both follow the
+docstrings.
+
+```sh
+mmcam explain photo.jpg --method hires_cam --out runs/hires
+mmcam dump --config captioning/scenes --data scenes:test --limit 8 --methods grad_cam,hires_cam --out runs/methods
+```
+
+Methods of attention want a transformer, which the embedded models are not: how they do on two small ones is in
+[huggingface.md](huggingface.md#methods).
 
 The tables are excerpts of [results.md](results.md), which tells the conditions: embedded models on fresh scenes, few
 pictures, wide intervals. A number with a star is the best of its column among the methods.
+
+Next: [your own model](bring_your_own.md), [its maps held against the truth](evaluation.md), or [as a page](report.md).
 """
 
 

@@ -63,7 +63,7 @@ def follow(page):
         elif language == "python":
             exec(compile(content, f"{page}.md", "exec"), names)
         elif language == "sh":
-            for line in content.splitlines():
+            for line in content.replace("\\\n", " ").splitlines():
                 program, *words = shrunk(line)
                 assert program == "mmcam"
                 assert main(words) == 0, line
