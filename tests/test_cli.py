@@ -24,7 +24,6 @@ from mmcam.image import read_image
 from mmcam.load import load_task
 from mmcam.task import Sample, Task
 from mmcam.verbs import table
-from mmcam.verbs.explain import Phrases
 from mmcam.verbs.pictures import names
 from tests.tiny_task import WORDS
 
@@ -505,14 +504,6 @@ def test_the_same_picture_twice_is_explained_once(folder):
     assert explain("dog.png", "./dog.png", "d*.png", "--out", "out", "--hdf5") == 0
     with MapReader("out/maps.h5") as reader:
         assert reader.ids == ("dog",)
-
-
-def test_phrases():
-    words = ["a", "dog", "left", "of", "a", "red dog"]
-    assert Phrases([]).spans(words) == [(i, i + 1) for i in range(6)]
-    assert Phrases(["A"]).spans(words) == [(0, 1), (4, 5)]
-    assert Phrases(["left of", "Red  Dog", "a red dog"]).spans(words) == [(2, 4), (5, 6), (4, 6)]
-    assert Phrases(["dog left a"]).spans(words) == []
 
 
 def test_table():
