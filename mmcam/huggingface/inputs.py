@@ -5,9 +5,13 @@ on every axis to the largest of the batch: text on its right side, so that posit
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
+
+from mmcam.task import Batch
 
 __all__ = ["alike", "continued", "joined", "left_aligned", "one_more", "taken_apart"]
 
@@ -102,21 +106,23 @@ def continued(
     return longer, places - 1
 
 
-def alike(inputs: Mapping[str, Tensor]) -> list[tuple[Tensor, dict[str, Tensor]]]:
-    """Find the samples whose prompts have one length, and their inputs without padding.
+def alike(batch: Batch) -> list[tuple[Int[Tensor, " n"], Batch]]:
+    """Find the samples whose prompts have one length, and make batches of them without padding.
 
     Args:
-        inputs: Of a batch.
+        batch: The samples.
 
     Returns:
-        For each length the numbers of the samples, and their text inputs.
+        For each length the numbers of the samples, and the samples.
     """
+    inputs, groups = batch.inputs, []
     lengths, shape = inputs["lengths"], inputs["input_ids"].shape
-    groups = []
+    text = [n for n, x in inputs.items() if x.shape[:2] == shape and n not in (*PIXELS, *OURS)]
     for length in lengths.unique().tolist():
         index = (lengths == length).nonzero().flatten()
-        text = {n: x for n, x in inputs.items() if x.shape[:2] == shape and n not in (*PIXELS, *OURS)}
-        groups.append((index, {**{n: x[index, :length] for n, x in text.items()}, "lengths": lengths[index]}))
+        chosen = batch.take(index)
+        short = {n: chosen.inputs[n][:, :length] for n in text}
+        groups.append((index, replace(chosen, inputs={**chosen.inputs, **short})))
     return groups
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mmcam.draw import upsample
 from mmcam.errors import UserError
+from mmcam.huggingface.draws import drawing
 from mmcam.huggingface.families import Family
 from mmcam.huggingface.hearing import heard, hearing
 from mmcam.huggingface.load import pretrained
@@ -113,8 +114,7 @@ class HFTask(Task):
         """The tokens that the model generates for each sample."""
         how = self._generation
         options = {"max_new_tokens": how.length, "num_beams": how.beam, "do_sample": how.sample, **how.options}
-        with torch.random.fork_rng():
-            torch.manual_seed(how.seed)
+        with drawing(self.model, how.seed):
             return self.speaker.say(activations, batch, **options)
 
     def log_probabilities(

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmcam.huggingface.draws import drawing
 from mmcam.huggingface.leaf import Run
 from mmcam.networks.twin import twin
 
@@ -18,8 +19,7 @@ def seeded(run: Run) -> Run:
     """Run with random numbers of our own; the caller's go on as if nothing had been drawn."""
 
     def fixed(model: nn.Module) -> Any:  # noqa: ANN401
-        with torch.random.fork_rng():
-            torch.manual_seed(SEED)
+        with drawing(model, SEED):
             return run(model)
 
     return fixed
