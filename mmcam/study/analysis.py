@@ -1,34 +1,33 @@
 """What a study found: by method how often people were right or whom they trust, how sure that is, and by how much more.
 
-Three tests, none of which takes answers of one person or about one picture for independent where it matters:
+Nothing here takes answers of one person, or about one picture, for independent:
 
-- against chance, by pictures: if a map says nothing, the mean of a pair's answers is as likely above as below chance.
-  All signs are thrown by chance, many times; p is the share of throws as far from chance as what was found;
-- between two methods, by people: which method a person saw on which pair was decided by chance with their code. That
-  is decided anew, many times; p is the share of decisions with as large a difference. p of several pairs of methods
-  are corrected by Holm's method;
+- intervals hold for other people and other pictures (`mmcam.study.intervals`);
+- against chance: if a map says nothing, what is right of a pair was as likely the other one, and whichever model is the
+  second as likely the first. So the signs of sums of answers are thrown by chance, those of each picture, and those of
+  each person, half of whose right options are left; the larger p of the two counts;
+- between two methods: which method a person saw on which pair was decided by chance with their code. That is decided
+  anew, by people and by pictures; the larger p counts, and those of several pairs of methods are corrected by Holm's
+  method;
 - the sides: what was found when the right option, or the second model, was left, and when it was right.
-
-Intervals of accuracy are Wilson's, which take answers for independent; those of trust come from drawing people anew.
 """
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
-import torch
-from scipy.stats import norm
 
-from mmcam.metrics.base import summarise
 from mmcam.study.agreement import krippendorff
 from mmcam.study.answers import Answer
+from mmcam.study.chance import between, by_signs, holm
+from mmcam.study.intervals import interval
 from mmcam.study.plan import Study, Trial
 
-__all__ = ["Analysis", "Compared", "Found", "analyse", "attentive", "wilson"]
+__all__ = ["Analysis", "Compared", "Found", "analyse", "attentive"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Found:
         low: Lower end of the 95 % interval.
         high: Upper end.
         n: Number of answers.
-        p: How likely such a distance from chance (0.5; of trust 0) is by chance.
+        p: How likely such a distance from chance is by chance.
         left: The value when the right option, or the second model, was left.
         right: The value when it was right.
         agreement: Krippendorff's α between people.
@@ -80,6 +79,11 @@ class Analysis:
     Attributes:
         study: Its name.
         kind: What was asked.
+        facts: What it was made from: seeds, dumps, layers, weights.
+        throws: How often chance was thrown in tests, where not every way was gone through.
+        seed: Of that.
+        least_checks: Share of the checks of attention that a person had to get right to count.
+        chance: The value to be expected if maps say nothing.
         people: Number of people whose answers count.
         inattentive: Codes of those left out, since they failed checks of attention.
         complete: How many of the people answered all.
@@ -91,6 +95,11 @@ class Analysis:
 
     study: str
     kind: str
+    facts: Mapping[str, Any]
+    throws: int
+    seed: int
+    least_checks: float
+    chance: float
     people: int
     inattentive: tuple[str, ...]
     complete: int
@@ -115,6 +124,17 @@ class _Scored:
     key_side: int
 
 
+def _person(one: _Scored) -> str:
+    return one.answer.code
+
+
+def _picture(one: _Scored) -> int:
+    return one.trial.pair
+
+
+UNITS = (_person, _picture)
+
+
 def analyse(
     study: Study, answers: Sequence[Answer], *, least_checks: float = 0.75, throws: int = 5000, seed: int = 0
 ) -> Analysis:
@@ -134,14 +154,12 @@ def analyse(
     good = attentive(study, answers, least_checks)
     people = Counter(answer.code for answer in answers)
     kept = [_scored(study, a) for a in answers if a.code in good and not study.by_id[a.trial].is_check]
-    names = range(len(study.methods))
     by_method = {name: [one for one in kept if one.trial.method == i] for i, name in enumerate(study.methods)}
     methods = {name: _found(study, some, throws, rng) for name, some in by_method.items()}
-    pairs = [(a, b) for a, b in combinations(names, 2)] if kept else []
-    tested = _between(kept, len(study.methods), pairs, throws, rng)
+    tested = _between(kept, [*by_method.values()], throws, rng) if kept else []
     compared = tuple(
         Compared(first, second, methods[first].value - methods[second].value, p)
-        for (first, second), p in zip(combinations(study.methods, 2), _holm(tested), strict=False)
+        for (first, second), p in zip(combinations(study.methods, 2), tested, strict=False)
     )
     classes: defaultdict[str, list[int]] = defaultdict(list)
     for one in kept:
@@ -150,6 +168,11 @@ def analyse(
     return Analysis(
         study=study.id,
         kind=study.kind,
+        facts=study.facts,
+        throws=throws,
+        seed=seed,
+        least_checks=least_checks,
+        chance=0.0 if study.kind == "trust" else 0.5,
         people=len(good),
         inattentive=tuple(sorted(set(people) - good)),
         complete=sum(people[code] == study.length for code in good),
@@ -173,26 +196,6 @@ def attentive(study: Study, answers: Sequence[Answer], least: float) -> set[str]
     return {code for code, checks in right.items() if not checks or sum(checks) >= least * len(checks)}
 
 
-def wilson(right: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval of a share (Journal of the American Statistical Association 22, 1927).
-
-    Args:
-        right: Number of successes.
-        n: Number of trials.
-        level: Share of such intervals that hold the true share.
-
-    Returns:
-        Its ends; NaN without trials.
-    """
-    if n == 0:
-        return math.nan, math.nan
-    z = float(norm.ppf((1 + level) / 2))
-    share, spread = right / n, z * z / n
-    middle = (share + spread / 2) / (1 + spread)
-    half = math.sqrt(share * (1 - share) * spread + spread * spread / 4) / (1 + spread)
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def _scored(study: Study, answer: Answer) -> _Scored:
     trial = study.by_id[answer.trial]
     sides = study.sides(trial, answer.code)
@@ -214,71 +217,49 @@ def _value(study: Study, scores: Sequence[int]) -> float:
 
 def _found(study: Study, some: Sequence[_Scored], throws: int, rng: np.random.Generator) -> Found:
     scores = [one.score for one in some]
+    people, pictures = [one.answer.code for one in some], [one.trial.pair for one in some]
     if study.kind == "trust":
-        codes = {code: number for number, code in enumerate(sorted({one.answer.code for one in some}))}
-        units = torch.tensor([codes[one.answer.code] for one in some], dtype=torch.long)
-        figure = summarise(torch.tensor(scores, dtype=torch.float64), units)
-        low, high = figure.low, figure.high
+        ends = interval([float(score) for score in scores], people, pictures, shares=False)
+        low, high = np.clip(ends, -2.0, 2.0).tolist()
     else:
-        low, high = wilson(scores.count(1), len(scores))
-    sums: defaultdict[int, int] = defaultdict(int)
-    for one in some:
-        sums[one.trial.pair] += one.score
+        low, high = interval([(score + 1) / 2 for score in scores], people, pictures, shares=True)
     scale = "interval" if study.kind == "trust" else "nominal"
     return Found(
         value=_value(study, scores),
         low=low,
         high=high,
         n=len(scores),
-        p=_by_signs(np.array([*sums.values()], float), throws, rng) if some else math.nan,
+        p=max(by_signs(_sums(some, unit), throws, rng) for unit in UNITS) if some else math.nan,
         left=_value(study, [one.score for one in some if one.key_side == 0]),
         right=_value(study, [one.score for one in some if one.key_side == 1]),
         agreement=krippendorff(((one.trial.id, one.option) for one in some), scale),
     )
 
 
-def _by_signs(sums: np.ndarray, throws: int, rng: np.random.Generator) -> float:
-    """The share of throws of signs whose sum is as far from 0; the found one is one of them."""
-    extreme = sum(
-        int((np.abs(rng.choice([-1.0, 1.0], (len(part), len(sums))) @ sums) >= abs(sums.sum()) - 1e-9).sum())
-        for part in np.array_split(np.empty(throws), max(1, throws * len(sums) // 10**6))
-    )
-    return (1 + extreme) / (1 + throws)
+def _sums(some: Sequence[_Scored], unit: Callable[[_Scored], str | int]) -> np.ndarray:
+    sums: defaultdict[str | int, int] = defaultdict(int)
+    for one in some:
+        sums[unit(one)] += one.score
+    return np.array([*sums.values()], float)
 
 
 def _between(
-    kept: Sequence[_Scored], count: int, pairs: Sequence[tuple[int, int]], throws: int, rng: np.random.Generator
+    kept: Sequence[_Scored], by_method: Sequence[Sequence[_Scored]], throws: int, rng: np.random.Generator
 ) -> list[float]:
-    """For every two methods the share of decisions, which method a person sees where, with as large a difference."""
-    codes = {code: number for number, code in enumerate(sorted({one.answer.code for one in kept}))}
-    # Sums and numbers of each person's scores by method: a person's turn moves all of them by one method.
-    sums, numbers = np.zeros((len(codes), count)), np.zeros((len(codes), count))
-    for one in kept:
-        place = codes[one.answer.code], one.trial.method
-        sums[place] += one.score
-        numbers[place] += 1
-    turns = rng.integers(count, size=(throws, len(codes)))
-    moved = np.zeros((2, throws + 1, count))
-    moved[:, 0] = sums.sum(0), numbers.sum(0)
-    for turn in range(count):
-        chosen = (turns == turn).astype(float)
-        moved[0, 1:] += chosen @ np.roll(sums, turn, 1)
-        moved[1, 1:] += chosen @ np.roll(numbers, turn, 1)
-    means = moved[0] / np.maximum(moved[1], 1)
-    found = []
-    for a, b in pairs:
-        apart = np.abs(means[:, a] - means[:, b])
-        found.append(float((apart >= apart[0] - 1e-9).mean()))
-    return found
-
-
-def _holm(values: Sequence[float]) -> list[float]:
-    """Correct p values for their number (Holm, Scandinavian Journal of Statistics 6, 1979)."""
-    corrected, least = [0.0] * len(values), 0.0
-    for rank, place in enumerate(sorted(range(len(values)), key=lambda place: values[place])):
-        least = max(least, min(1.0, (len(values) - rank) * values[place]))
-        corrected[place] = least
-    return corrected
+    """Compare every two methods, by people and by pictures: the larger p, corrected; NaN where a method is missing."""
+    count = len(by_method)
+    pairs = [*combinations(range(count), 2)]
+    found: list[list[float]] = []
+    for unit in UNITS:
+        at = {name: number for number, name in enumerate(dict.fromkeys(map(unit, kept)))}
+        sums, numbers = np.zeros((len(at), count)), np.zeros((len(at), count))
+        for one in kept:
+            place = at[unit(one)], one.trial.method
+            sums[place] += one.score
+            numbers[place] += 1
+        found.append(between(sums, numbers, pairs, throws, rng))
+    values = holm([max(both) for both in zip(*found, strict=True)])
+    return [p if by_method[a] and by_method[b] else math.nan for (a, b), p in zip(pairs, values, strict=True)]
 
 
 def _without_nan(found: Any) -> Any:  # noqa: ANN401

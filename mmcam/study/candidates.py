@@ -106,7 +106,7 @@ def _shown(explanations: Sequence[Explanation]) -> list[int]:
 
 
 def _discrimination(base: str, ones: Sequence[Explanation], truth: Truth, number: int) -> list[Candidate]:
-    """Of a picture with things of exactly two kinds, each word that means things of one of them."""
+    """Of a picture with things of exactly two kinds, a word for each; a map of one alone would tell by being there."""
     first = ones[0]
     try:
         names = truth.things(number).names
@@ -122,23 +122,29 @@ def _discrimination(base: str, ones: Sequence[Explanation], truth: Truth, number
         if len(meant) == 1 and (kind := meant.pop()) not in found:
             other = kinds[1 - kinds.index(kind)]
             found[kind] = Candidate(first.id, base, first.prompt, first.words[row], (row,), kind, other)
-    return list(found.values())
+    return list(found.values()) if len(found) == 2 else []
 
 
 def _words(base: str, ones: Sequence[Explanation], truth: Truth | None, number: int) -> list[Candidate]:
-    """Every two different words of a sentence; if it is known which of them name a thing, those only."""
+    """Every two words of a sentence that are not about the same; if it is known, words for things that are there."""
     first = ones[0]
     about = truth.about(number, first.words) if truth else [()] * len(first.words)
     kept: dict[str, int] = {}
     for row in _shown(ones):
-        if first.words[row].lower() not in SMALL and about[row] is not None:
+        if first.words[row].lower() not in SMALL and (about[row] or not truth):
             kept.setdefault(first.words[row], row)
     return [
         Candidate(first.id, base, first.prompt, word, (row,), word, other)
         for word, row in kept.items()
-        for other in kept
-        if other != word
+        for other, place in kept.items()
+        if not _alike(word, other) and not {*(about[row] or ())} & {*(about[place] or ())}
     ]
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether two words are the same but for capitals or a plural."""
+    one, other = sorted((one.lower(), other.lower()), key=len)
+    return other in (one, one + "s", one + "es")
 
 
 def _trust(base: str, ones: Sequence[Sequence[Explanation]], truth: Truth | None, number: int) -> list[Candidate]:

@@ -14,7 +14,7 @@ QUESTIONS: Mapping[Kind, str] = {
     "discrimination": "Which of the two is this map about?",
     "words": "Which word does this map explain?",
 }
-CHECK = "Just to see that somebody is reading: please choose {}."
+CHECK = "This question only checks that the page is being read: please choose {}."
 ENDS = ("the left end of the scale", "the right end of the scale")
 
 
@@ -32,11 +32,20 @@ def check_count(pairs: int, methods: int) -> None:
 
 
 def choose(found: Sequence[Candidate], count: int, rng: Random) -> list[Candidate]:
-    """Choose by chance, always next one of the class that was chosen least; of a picture no more than one.
+    """Choose by chance, always next one with the class that was shown least; of a picture no more than one.
+
+    Which of the two is right is thrown for each picture by itself: nobody can tell it from the classes, nor from what
+    was right before.
+
+    Args:
+        found: Of two things or words, each as what is right.
+        count: How many.
+        rng: Decides.
 
     Raises:
         UserError: There are not as many pictures.
     """
+    turned = {(one.source, one.right, one.other): one for one in found}
     by_class: defaultdict[str, list[Candidate]] = defaultdict(list)
     for candidate in found:
         by_class[candidate.right].append(candidate)
@@ -52,12 +61,11 @@ def choose(found: Sequence[Candidate], count: int, rng: Random) -> list[Candidat
                 f"expected {count} pictures to ask about, found {len(used)} that suit; "
                 "take fewer --trials, or a larger dump"
             )
-        name = min(names, key=lambda name: times[name])
-        candidate = by_class[name].pop()
-        if candidate.base not in used:
-            used.add(candidate.base)
-            times[name] += 1
-            chosen.append(candidate)
+        one = by_class[min(names, key=lambda name: times[name])].pop()
+        if one.base not in used:
+            used.add(one.base)
+            times.update(name for name in (one.right, one.other) if name)
+            chosen.append(turned[one.source, one.other, one.right] if one.other and rng.randrange(2) else one)
     rng.shuffle(chosen)
     return chosen
 
@@ -95,8 +103,8 @@ def checks(made: Sequence[Trial], count: int, kind: Kind, rng: Random) -> list[T
 def _question(one: Candidate, kind: Kind) -> str:
     if kind != "trust":
         return QUESTIONS[kind]
-    said = f"Asked “{one.prompt}”, both models say “{one.word}”." if one.prompt else f"Both models say “{one.word}”."
-    return f"{said} Which of them looked at more reasonable places?"
+    asked = f"Asked “{one.prompt}”, both" if one.prompt else "Both"
+    return f"{asked} programs say “{one.word}”. Which of them looked at more reasonable places?"
 
 
 def _name(rng: Random) -> str:

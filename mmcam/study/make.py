@@ -8,10 +8,11 @@ from pathlib import Path
 from random import Random
 from typing import Any, get_args
 
+import torch
 from PIL import Image
 
 from mmcam.config import SECTIONS
-from mmcam.draw import overlay, scale, upsample
+from mmcam.draw import highlight, scale, upsample
 from mmcam.dumps.reader import MapReader
 from mmcam.errors import UserError, unknown
 from mmcam.explanation import Explanation
@@ -27,11 +28,11 @@ logger = logging.getLogger(__name__)
 TITLES = {
     "discrimination": "What is this map about?",
     "words": "Which word does this map explain?",
-    "trust": "Which model looked at more reasonable places?",
+    "trust": "Which program looked at more reasonable places?",
 }
 CONSENT = (
-    "This is a study about pictures in which a computer program has marked where it looked. It is about the program, "
-    "not about you: there is no performance to show, and where you are not sure, your first impression is what counts.",
+    "This is a study about computer programs that show where they looked in a picture. It is about the programs, not "
+    "about you. Where you are not sure, go by your first impression.",
     "Taking part is voluntary. You can stop at any time, without giving a reason; answers up to then are kept. Stored "
     "are a random code, your answers and how long each took; no name, no address, nothing about your computer.",
 )
@@ -52,7 +53,7 @@ def make(
     consent: Sequence[str] = CONSENT,
     side: int = 448,
     colours: str = "viridis",
-    opacity: float = 0.5,
+    opacity: float = 0.8,
 ) -> Study:
     """Make a study.
 
@@ -70,7 +71,7 @@ def make(
         consent: Paragraphs that people agree to.
         side: Longest side of the pictures, in pixels; small ones are enlarged.
         colours: A colour map of matplotlib.
-        opacity: Of the map over the picture.
+        opacity: Of the map over the picture in grey, where it is greatest.
 
     Raises:
         UserError: There is a study already, or nothing that could be asked about.
@@ -98,9 +99,12 @@ def make(
         "pairs": pairs,
         "colours": colours,
         "opacity": opacity,
+        "legend": _legend(colours, opacity),
         "dumps": [_facts(path) for path in dumps],
     }
-    content = json.dumps([kind, found, [(t.id, t.source, t.word, t.options) for t in both], facts], sort_keys=True)
+    asks = [(t.id, t.source, t.word, t.question, t.options) for t in both]
+    same = facts | {"dumps": [{**one, "path": ""} for one in facts["dumps"]]}
+    content = json.dumps([kind, found, asks, same], sort_keys=True)
     name = hashlib.sha256(content.encode()).hexdigest()[:12]
     study = Study(name, kind, title or TITLES[kind], tuple(consent), found, both, facts)
     rows = {(one.source, one.word): one.rows for one in chosen}
@@ -110,14 +114,20 @@ def make(
 
 
 def paint(image: Image.Image, one: Explanation, row: int, side: int, colours: str, opacity: float) -> Image.Image:
-    """Draw a map over its picture, scaled by its own maximum, with `side` pixels along the longer side."""
+    """Draw a map over its picture in grey, scaled by its own maximum, with `side` pixels along the longer side."""
     factor = side / max(image.size)
     width, height = (max(1, round(length * factor)) for length in image.size)
     top, left, bottom, right = one.window
     down, across = height / one.size[0], width / one.size[1]
     window = (top * down, left * across, bottom * down, right * across)
     large = scale(upsample(one.maps[row : row + 1], (height, width), window), "own")[0]
-    return overlay(image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC), large, opacity, colours)
+    return highlight(image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC), large, opacity, colours)
+
+
+def _legend(colours: str, opacity: float, steps: int = 32) -> list[str]:
+    """Maps from 0 to 1 over grey, as the page writes colours."""
+    row = highlight(Image.new("RGB", (steps, 1), "#999"), torch.linspace(0, 1, steps)[None], opacity, colours)
+    return ["#" + row.crop((step, 0, step + 1, 1)).tobytes().hex() for step in range(steps)]
 
 
 def _draw(
@@ -163,11 +173,13 @@ def _source(dump: Path, data: str) -> Source:
 def _facts(path: Path) -> dict[str, Any]:
     with MapReader(path) as maps:
         about = maps.attributes
-    task = about["config"].get("task", {})
+    task, data = (about["config"].get(name, {}) for name in ("task", "data"))
+    given = task.get("init_args", {})
     return {
         "path": str(path),
         "task": task.get("class_path", ""),
-        "model": str(task.get("init_args", {}).get("model", "")),
+        "model": str(given.get("model", given.get("weights", ""))),
+        "data": data.get("class_path", ""),
         "layer": str(about["layer"]),
         "weights_sha256": str(about["weights_sha256"]),
     }

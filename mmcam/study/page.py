@@ -74,6 +74,7 @@ def page(study: Study, pictures: dict[str, str] | None = None) -> str:
     return environment.get_template("page.html.j2").render(
         study=study,
         scale=SCALE,
+        legend=study.facts.get("legend", ()),
         open_part=json.loads(json.dumps(study.open_part())),
         pictures=pictures,
         style=style,

@@ -101,20 +101,29 @@ class Study:
         return 2 * len(self.methods)
 
     @property
+    def checks(self) -> int:
+        """Number of checks of attention."""
+        return sum(trial.is_check for trial in self.trials)
+
+    @property
     def length(self) -> int:
         """Number of trials a person answers, checks among them."""
-        checks = sum(trial.is_check for trial in self.trials)
-        return (len(self.trials) - checks) // len(self.methods) + checks
+        return (len(self.trials) - self.checks) // len(self.methods) + self.checks
 
     def group(self, code: str) -> int:
         """The group that a person belongs to."""
         return hashed(f"{self.id} {code}") % self.groups
 
     def plan(self, code: str) -> list[str]:
-        """The names of a person's trials in their order."""
-        count, turn = len(self.methods), self.group(code) // 2
-        names = [t.id for t in self.trials if t.is_check or t.method == (t.pair // 2 + turn) % count]
-        return sorted(names, key=lambda name: (hashed(f"{self.id} {code} {name}"), name))
+        """The names of a person's trials in their order: by chance, with the checks of attention evenly between."""
+        turn = self.group(code) // 2
+        order = sorted(self.trials, key=lambda trial: (hashed(f"{self.id} {code} {trial.id}"), trial.id))
+        asked = [trial.id for trial in order if self._turn(trial) == turn]
+        checks = [trial.id for trial in order if trial.is_check]
+        ends = [number * len(asked) // (len(checks) + 1) for number in range(1, len(checks) + 1)]
+        for end, check in reversed([*zip(ends, checks, strict=True)]):
+            asked.insert(end, check)
+        return asked
 
     def sides(self, trial: Trial, code: str) -> tuple[int, int]:
         """Which option a person sees left, and which right. The sides of a check of trust are told in its question."""
@@ -127,18 +136,23 @@ class Study:
         return type(value) is int and low <= value <= high
 
     def open_part(self) -> dict[str, Any]:
-        """What people may know: no key, no names of methods, pictures or words."""
+        """What people may know: no key, no names of methods, pictures or words, nor which maps are of one method."""
         return {
             "id": self.id,
             "kind": self.kind,
             "title": self.title,
-            "methods": len(self.methods),
+            "turns": len(self.methods),
             "length": self.length,
             "trials": [
-                {name: getattr(trial, name) for name in ("id", "pair", "method", "question", "options", "pictures")}
+                {"turn": self._turn(trial)}
+                | {name: getattr(trial, name) for name in ("id", "question", "options", "pictures")}
                 for trial in self.trials
             ],
         }
+
+    def _turn(self, trial: Trial) -> int:
+        """The turn of the people who are asked it; -1 of a check, which all are."""
+        return -1 if trial.is_check else (trial.method - trial.pair // 2) % len(self.methods)
 
     def save(self, folder: Path) -> None:
         """Write `study.json`, whole or not at all."""

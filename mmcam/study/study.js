@@ -12,21 +12,23 @@ function hashed(text) {
 }
 
 function groupOf(study, code) {
-  return hashed(`${study.id} ${code}`) % (2 * study.methods);
+  return hashed(`${study.id} ${code}`) % (2 * study.turns);
 }
 
 function planOf(study, code) {
   const turn = Math.floor(groupOf(study, code) / 2);
-  const mine = (t) => t.pair < 0 || t.method === (Math.floor(t.pair / 2) + turn) % study.methods;
-  return study.trials
-    .filter(mine)
+  const order = study.trials
     .map((trial) => [hashed(`${study.id} ${code} ${trial.id}`), trial])
     .sort(([a, s], [b, t]) => a - b || (s.id < t.id ? -1 : 1))
     .map(([, trial]) => trial);
+  const asked = order.filter((trial) => trial.turn === turn), checks = order.filter((trial) => trial.turn < 0);
+  const ends = checks.map((_, number) => Math.floor(((number + 1) * asked.length) / (checks.length + 1)));
+  for (let number = checks.length - 1; number >= 0; number--) asked.splice(ends[number], 0, checks[number]);
+  return asked;
 }
 
 function sidesOf(study, trial, code) {
-  const exchanged = groupOf(study, code) % 2 && !(trial.pair < 0 && study.kind === "trust");
+  const exchanged = groupOf(study, code) % 2 && !(trial.turn < 0 && study.kind === "trust");
   return exchanged ? [1, 0] : [0, 1];
 }
 
@@ -37,6 +39,11 @@ function newCode() {
     if (byte < 8 * LETTERS.length) code += LETTERS[byte % LETTERS.length];
   }
   return `${code.slice(0, 4)}-${code.slice(4)}`;
+}
+
+// As people write a code: small letters, spaces, without its dash.
+function typed(text) {
+  return text.toUpperCase().replace(/[^0-9A-Z]/g, "").replace(/^(.{4})(?=.)/, "$1-");
 }
 
 // Where answers go: to the server that sent the page, or into this browser until they are downloaded.
@@ -58,22 +65,25 @@ const server = {
 
 function browser(study) {
   const where = (code) => `mmcam-study-${study.id}-${code}`;
+  const kept = (code) => remembered(localStorageOf(), where(code));
   return {
     answers: [],
     async begin(code) {
-      if (code) {
-        const kept = remembered(localStorageOf(), where(code));
-        if (!kept) throw new Error("This browser holds no answers of this code.");
-        this.answers = JSON.parse(kept);
-      }
+      if (code && !kept(code)) throw new Error("This browser holds no answers of this code.");
+      this.answers = code ? JSON.parse(kept(code)) : [];
       return { code: code || newCode(), answered: this.answers.map((answer) => answer.trial) };
     },
     async send(code, answer) {
-      this.answers.push(answer);
-      remember(localStorageOf(), where(code), JSON.stringify(this.answers));
+      // Another window may have answered meanwhile: what came first counts.
+      this.answers = JSON.parse(kept(code) || "null") || this.answers;
+      if (!this.answers.some((other) => other.trial === answer.trial)) this.answers.push(answer);
+      this.kept = remember(localStorageOf(), where(code), JSON.stringify(this.answers));
     },
   };
 }
+
+// From the click that answers to the next one that counts: the second half of a double click answers nothing.
+const REST = 500;
 
 // A browser may forbid its stores to a page from the disk: then the answers live as long as the page does.
 function localStorageOf() {
@@ -94,9 +104,10 @@ function remembered(store, name) {
 
 function remember(store, name, value) {
   try {
-    if (store) store.setItem(name, value);
+    store.setItem(name, value);
+    return true;
   } catch {
-    return;
+    return false;
   }
 }
 
@@ -108,7 +119,7 @@ function start() {
   const session = `mmcam-study-${study.id}`;
   const choices = [...document.querySelectorAll("#choices button")];
   const scale = [...document.querySelectorAll("#scale input")];
-  let code = "", left = [], total = 0, shown = null, since = 0, open = false, pending = null;
+  let code = "", left = [], total = 0, shown = null, since = 0, last = -REST, open = false, pending = null, saved = false;
 
   const address = (name) => (files ? files[name] : `picture/${name}`);
   const say = (id, text) => {
@@ -123,23 +134,16 @@ function start() {
     try {
       const found = await keeper.begin(given);
       code = found.code;
-      remember(sessionStorageOf(), session, code);
+      remember(localStorageOf(), session, code);
       document.querySelectorAll(".code").forEach((element) => (element.textContent = code));
       const done = new Set(found.answered), all = planOf(study, code);
       total = all.length;
       left = all.filter((trial) => !done.has(trial.id));
       ask();
     } catch (error) {
-      say("trouble", error instanceof TypeError ? "The server cannot be reached; try again." : error.message);
+      const away = error instanceof TypeError || error instanceof SyntaxError;
+      say("trouble", away ? "The study cannot be reached. Please try again." : error.message);
       agreed();
-    }
-  }
-
-  function sessionStorageOf() {
-    try {
-      return window.sessionStorage;
-    } catch {
-      return null;
     }
   }
 
@@ -174,7 +178,8 @@ function start() {
     at("progress").value = total - left.length;
     at("count").textContent = `${total - left.length + 1} of ${total}`;
     say("status", "");
-    at("question").focus();
+    at("question").focus({ preventScroll: true });
+    window.scrollTo(0, 0);
     const current = shown;
     try {
       await Promise.all(made.map(([, image]) => image.decode()));
@@ -184,6 +189,7 @@ function start() {
       at("retry").hidden = false;
       return;
     }
+    await new Promise((done) => setTimeout(done, last + REST - performance.now()));
     if (shown !== current) return;
     choices.forEach((button) => (button.disabled = false));
     open = true;
@@ -194,8 +200,9 @@ function start() {
   async function answer(value) {
     if (!open) return;
     open = false;
+    last = performance.now();
     choices.forEach((button) => (button.disabled = true));
-    pending = { trial: shown.id, value, milliseconds: Math.min(3600000, Math.round(performance.now() - since)) };
+    pending = { trial: shown.id, value, milliseconds: Math.min(3600000, Math.round(last - since)) };
     await send();
   }
 
@@ -220,7 +227,8 @@ function start() {
   function finish() {
     only("end");
     if (files) at("text").value = result();
-    at("thanks").focus();
+    at("thanks").focus({ preventScroll: true });
+    window.scrollTo(0, 0);
   }
 
   function result() {
@@ -232,6 +240,7 @@ function start() {
     link.href = URL.createObjectURL(new Blob([result()], { type: "application/json" }));
     link.download = `answers-${study.id}-${code}.json`;
     link.click();
+    saved = true;
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
   }
 
@@ -239,9 +248,13 @@ function start() {
     at("begin").disabled = at("resume").disabled = !at("agree").checked;
   }
 
+  // Answers that only this page holds should not be lost by a slip.
+  window.addEventListener("beforeunload", (event) => {
+    if (files && keeper.answers.length && !keeper.kept && !saved) event.preventDefault();
+  });
   at("agree").addEventListener("change", agreed);
   at("begin").addEventListener("click", () => begin(""));
-  at("resume").addEventListener("click", () => begin(at("code").value.trim().toUpperCase()));
+  at("resume").addEventListener("click", () => begin(typed(at("code").value)));
   at("retry").addEventListener("click", () => {
     at("retry").hidden = true;
     if (pending) send();
@@ -272,10 +285,16 @@ function start() {
     }
   });
   agreed();
-  const before = remembered(sessionStorageOf(), session);
+  window.addEventListener("pageshow", agreed); // a browser that goes back ticks the box again by itself
+  const before = remembered(localStorageOf(), session);
   if (before) {
     at("code").value = before;
     at("again").open = true;
+    at("again").querySelector("summary").textContent = "You have begun before; go on where you were";
+    at("begin").classList.remove("main");
+    at("begin").textContent = "Begin as somebody else";
+    at("resume").classList.add("main");
+    at("begin").parentNode.before(at("again"));
   }
 }
 

@@ -1,6 +1,7 @@
 """`mmcam study`: ask people what they see in maps, and which of two models they trust."""
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -65,7 +66,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--consent", type=Path, metavar="FILE", help="make: what people agree to, a text in paragraphs")
     parser.add_argument("--side", type=int, default=448, metavar="N", help="make: side of pictures (default: 448)")
     parser.add_argument("--colours", type=str, default="viridis", help="make: of matplotlib (default: viridis)")
-    parser.add_argument("--opacity", type=float, default=0.5, help="make: of the map (default: 0.5)")
+    parser.add_argument("--opacity", type=float, default=0.8, help="make: of the map (default: 0.8)")
     parser.add_argument("--port", type=int, default=8765, help="serve: 0 takes a free one (default: 8765)")
     parser.add_argument("--force", action="store_true", help="export: overwrite the file")
     parser.add_argument("--json", type=Path, metavar="FILE", help="analyse: write what was found there too")
@@ -184,6 +185,7 @@ def _analyse(arguments: Namespace, paths: list[Path]) -> int:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(found.record(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     _print(found)
+    print(f"tests: {found.throws} throws, or every way if there are fewer; seed {found.seed}")
     if not found.people:
         print("mmcam study: nobody is left after the checks of attention", file=sys.stderr)
         return 1
@@ -192,10 +194,16 @@ def _analyse(arguments: Namespace, paths: list[Path]) -> int:
 
 def _print(found: "Analysis") -> None:
     """Show what was found."""
-    trust = found.kind == "trust"
-    print(f"{found.kind}: {found.people} people, {found.complete} answered all; median {found.seconds:.1f} s an answer")
+    trust, dumps = found.kind == "trust", found.facts.get("dumps", ())
+    print(f"study {found.study}, {found.kind}, made with seed {found.facts.get('seed', '?')}")
+    for which, one in zip(("first", "second") if trust else ("dump",), dumps, strict=False):
+        model, weights = one["model"] or one["task"], one["weights_sha256"][:12]
+        print(f"{which}: {one['path']}, {model}, {one['layer']}, weights {weights}")
+    print(f"{found.people} people, {found.complete} answered all; median {_or_none(found.seconds, '.1f')} s an answer")
     if found.inattentive:
         print(f"left out, for failed checks of attention: {len(found.inattentive)}")
+    if found.people == 1:
+        print("one person says nothing about other people: the intervals are of other pictures, and no p is small")
     name, sides = ("score", ("second left", "second right")) if trust else ("right", ("if left", "if right"))
     header = ["method", name, "95 %", "n", "p (chance)", *sides, "alpha"]
     rows = [
@@ -204,20 +212,21 @@ def _print(found: "Analysis") -> None:
             _number(one.value, trust),
             f"{_number(one.low, trust)} … {_number(one.high, trust)}",
             str(one.n),
-            f"{one.p:.4f}",
+            _or_none(one.p, ".4f"),
             _number(one.left, trust),
             _number(one.right, trust),
-            f"{one.agreement:.2f}",
+            _or_none(one.agreement, ".2f"),
         ]
         for method, one in found.methods.items()
     ]
+    rows.append(["by chance", _number(found.chance, trust), *[""] * (len(header) - 2)])
     print(table(header, rows))
     if found.compared:
         print(
             table(
                 ["difference", "by", "p (Holm)"],
                 [
-                    [f"{one.first} - {one.second}", _number(one.difference, True), f"{one.p:.4f}"]
+                    [f"{one.first} - {one.second}", _number(one.difference, True), _or_none(one.p, ".4f")]
                     for one in found.compared
                 ],
             )
@@ -225,4 +234,8 @@ def _print(found: "Analysis") -> None:
 
 
 def _number(value: float, signed: bool) -> str:
-    return f"{value:+.2f}" if signed else f"{value:.3f}"
+    return _or_none(value, "+.2f" if signed else ".3f")
+
+
+def _or_none(value: float, how: str) -> str:
+    return "-" if math.isnan(value) else format(value, how)

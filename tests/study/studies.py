@@ -85,6 +85,6 @@ def at(*places):
 def write_dump(path, ones, others=None, methods=("grad_cam",), count=40, data="tests.truths.Halves"):
     section = {"class_path": data, "init_args": {"count": count}}
     config = {"task": {"class_path": "tests.tiny_task.TinyTask"}, "data": section, "settings": {}}
-    with MapWriter(path, config=json.loads(json.dumps(config)), layer="conv2", methods=methods) as maps:
+    with MapWriter(path, config=json.loads(json.dumps(config)), layer=ones[0].layer, methods=methods) as maps:
         maps.append(ones, others=others)
     return path
