@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from mmcam.annotations.published import inside, read_object
-from vqa.data import Asked, Questions, once
+from vqa.data import Questions
+from vqa.published import Asked, once
 
 
 class Clevr(Questions):

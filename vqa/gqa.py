@@ -8,7 +8,8 @@ import torch
 
 from mmcam.annotations.published import Entry, inside, read_object
 from mmcam.truth import Things
-from vqa.data import Asked, Questions, once
+from vqa.data import Questions
+from vqa.published import Asked, once
 
 GRAPHED = ("train", "val")
 """The splits of which scene graphs are published."""

@@ -15,7 +15,7 @@ from mmcam.quality import PointingTable, Quality, pictured, with_baselines
 from mmcam.scenes.language import questions
 from mmcam.task import Batch, Sample, Task
 from mmcam.text import pad, tokenise
-from vqa.data import VqaV2, of_split
+from vqa.published import VqaV2, of_split
 from vqa.task import VQATask
 
 

@@ -21,8 +21,8 @@ from mmcam.text import Vocabulary, pad, tokenise
 from mmcam.training import Steps, TrunkRecipe
 from mmcam.training.processes import everyones, share
 from vqa.accuracy import vqa_accuracy
-from vqa.data import Asked, VqaV2, common_answers, of_split
 from vqa.models import NormProduct, StackedAttention, VQAModel
+from vqa.published import Asked, VqaV2, common_answers, of_split
 
 MODELS: dict[str, type[Any]] = {"NormProduct": NormProduct, "StackedAttention": StackedAttention}
 

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from mmcam.errors import UserError
-from vqa.data import VqaV2
 from vqa.easy_vqa import write_easy_vqa
+from vqa.published import VqaV2
 
 SOME = 6  # pictures of each split; there are 4,000 and 1,000
 
