@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from classification.task import ClassificationTask
 from mmcam.errors import UserError
 from mmcam.huggingface.load import pretrained_classifier
+from mmcam.huggingface.placement import check_present, placed
 from mmcam.huggingface.task import Source
 from mmcam.huggingface.windows import windows
 from mmcam.task import Batch, Sample, Targets
@@ -55,12 +56,12 @@ class HFClassificationTask(ClassificationTask):
         Raises:
             UserError: There is no such model or layer, it is no image classifier, or there is nothing to explain.
         """
-        self._source = source or Source()
         if isinstance(model, str):
-            s = self._source
+            s = source or Source()
             model, processor = pretrained_classifier(model, s.revision, s.trust_remote_code, s.dtype, s.device_map)
         if processor is None:
             raise UserError("expected a processor with a model that is made already; give processor=")
+        check_present(model)
         processor = getattr(processor, "image_processor", processor)
         size = _pixels(processor, Image.new("RGB", (256, 256))).shape[1:]
         super().__init__(
@@ -102,7 +103,7 @@ class HFClassificationTask(ClassificationTask):
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Any:  # noqa: ANN401
         """Move the model, unless it was put where it is by a device map."""
-        return self if self._source.device_map else super()._apply(fn, recurse)
+        return self if placed(self.model) else super()._apply(fn, recurse)
 
 
 def _pixels(processor: Any, image: Image.Image) -> Float[Tensor, "3 y x"]:  # noqa: ANN401

@@ -13,7 +13,7 @@ __all__ = ["drawing"]
 def drawing(model: nn.Module, seed: int) -> Iterator[None]:
     """Draw from a seed on the CPU and on the model's own devices; others, of which there may be many, are left alone.
 
-    Apple's GPU draws from the seed too, but goes on from there: its state cannot be put back for a device alone.
+    Apple's GPU draws from the seed too, but goes on from there.
 
     Args:
         model: Whose devices are meant.

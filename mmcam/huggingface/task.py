@@ -14,6 +14,7 @@ from mmcam.huggingface.draws import drawing
 from mmcam.huggingface.families import Family
 from mmcam.huggingface.hearing import heard, hearing
 from mmcam.huggingface.load import pretrained
+from mmcam.huggingface.placement import check_present, placed
 from mmcam.huggingface.speaker import Speaker
 from mmcam.task import Batch, Heard, Targets, Task
 
@@ -91,12 +92,13 @@ class HFTask(Task):
         if grid is not None and min(grid) < 1:
             raise UserError(f"expected a grid of 1 x 1 at least, got {grid[0]} x {grid[1]}")
         self.grid = grid
-        self._source, self._generation = source or Source(), generation or Generation()
+        self._generation = generation or Generation()
         if isinstance(model, str):
-            s = self._source
+            s = source or Source()
             model, processor = pretrained(model, s.revision, s.trust_remote_code, s.dtype, s.device_map)
         if processor is None:
             raise UserError("expected a processor with a model that is made already; give processor=")
+        check_present(model)
         self.model = model.eval()
         self.speaker = Speaker(model, processor, family, layer)
         self.layer = self.speaker.layer
@@ -153,7 +155,7 @@ class HFTask(Task):
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Any:  # noqa: ANN401
         """Move the model, unless it was put where it is by a device map."""
-        return self if self._source.device_map else super()._apply(fn, recurse)
+        return self if placed(self.model) else super()._apply(fn, recurse)
 
 
 def others(targets: Targets, scores: Float[Tensor, "b *t v"]) -> list[list[int]]:

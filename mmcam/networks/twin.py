@@ -80,9 +80,7 @@ def twin(
                 key: child if child is None else copy(child, start + key) for key, child in module._modules.items()
             }
         for key in state.keys() - OWN:
-            value = state[key]
-            if type(value) is MethodType and value.__self__ is module:
-                state[key] = MethodType(value.__func__, new)
+            state[key] = _rebound(state[key], module, new)
         if name in wrappers:
             state["_call_impl"] = wrappers[name](call)
             # Seeing a hook inside, torch's transformer layers call their parts one by one and not a fused kernel.
@@ -90,6 +88,19 @@ def twin(
         return new
 
     return copy(root, "")
+
+
+def _rebound(value: Any, old: nn.Module, new: nn.Module) -> Any:  # noqa: ANN401
+    """A module's own function as its copy's: a method, or accelerate's `partial(new_forward, module)`."""
+    if type(value) is MethodType and value.__self__ is old:
+        return MethodType(value.__func__, new)
+    if type(value) is partial and any(argument is old for argument in value.args):
+        other = partial(
+            value.func, *(new if argument is old else argument for argument in value.args), **value.keywords
+        )
+        other.__dict__.update({key: _rebound(about, old, new) for key, about in value.__dict__.items()})
+        return other
+    return value
 
 
 def _late(module: nn.Module, *args: object, **kwargs: object) -> Nest:
