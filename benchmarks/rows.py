@@ -19,7 +19,7 @@ from mmcam.dumps.dump import dump
 from mmcam.dumps.folder import Folder
 from mmcam.dumps.loading import Loading
 from mmcam.dumps.plan import MAPS, Settings, make_plan
-from mmcam.dumps.store import dataset, names
+from mmcam.dumps.schema import dataset, names
 from mmcam.sources import Source
 from mmcam.task import Batch, Sample, Targets, Task
 

@@ -1,7 +1,7 @@
 """Explaining a whole data set, in parts that are done or not done.
 
     <out>/dump.json                      the plan, see `mmcam.dumps.plan`
-    <out>/parts/part-00000.h5            a finished part, see `mmcam.dumps.store`
+    <out>/parts/part-00000.h5            a finished part, see `mmcam.dumps.schema`
     <out>/parts/part-00000.h5.sha256     its checksum, for `sha256sum -c`
     <out>/maps.h5, maps.h5.sha256        all parts in one file, once all are finished
 

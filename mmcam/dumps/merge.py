@@ -8,7 +8,8 @@ import h5py
 import numpy as np
 
 from mmcam.dumps.reader import MapReader
-from mmcam.dumps.store import MapWriter, dataset
+from mmcam.dumps.schema import dataset
+from mmcam.dumps.store import MapWriter
 from mmcam.errors import UserError
 
 __all__ = ["merge"]

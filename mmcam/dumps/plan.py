@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from mmcam.dumps.folder import Folder
 from mmcam.dumps.reader import MapReader
-from mmcam.dumps.store import SCHEMA_VERSION
+from mmcam.dumps.schema import SCHEMA_VERSION
 from mmcam.errors import UserError, unknown
 from mmcam.load import weights_sha256
 from mmcam.methods.table import check_method

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import torch
 
-from mmcam.dumps.store import FLAGS, SCHEMA_VERSION, dataset, names
+from mmcam.dumps.schema import FLAGS, SCHEMA_VERSION, dataset, names
 from mmcam.errors import UserError, unknown
 from mmcam.explanation import Explanation
 
@@ -21,7 +21,7 @@ __all__ = ["MapReader"]
 
 
 class MapReader(Sequence[Explanation]):
-    """Reads a file of maps, each picture when it is asked for; `mmcam.dumps.store` says what is in the file.
+    """Reads a file of maps, each picture when it is asked for; `mmcam.dumps.schema` says what is in the file.
 
     `len(reader)`, `reader[0]`, `reader[10:20]`, `reader["dog"]`, `for explanation in reader`. The maps are rectified
     (unless they were dumped with `signed`), so of one that was negative everywhere no more is known than that: it is

@@ -1,44 +1,8 @@
-"""The HDF5 file of maps: N rows, one per explained word, of M pictures, questions or captions.
-
-    name               shape      dtype    meaning
-    /maps              (N, h, w)  float16  ReLU map divided by its peak, a row a word; raw map = maps * peaks
-    /peaks             (N,)       float32  that peak; 0 for a map that is nowhere positive
-    /flags             (N,)       enum     uint8: 0 ok, 1 zero, 2 negative (nothing after ReLU), 3 non-finite
-    /scores            (N,)       float32  y: log p(word), answer logit or class logit, or a sum of such
-    /words             (N,)       int32    number of the word, phrase, answer or class name in /vocabulary
-    /target_ids        (N,)       int32    vocabulary, answer or class index; -1 for a row of several, or if not told
-    /vocabulary        (V,)       utf-8    all words of the file, each once
-    /offsets           (M+1,)     int64    the rows of picture i are offsets[i]:offsets[i+1]
-    /ids               (M,)       utf-8    name of the picture, question or caption, each once
-    /prompts           (M,)       utf-8    the question, or the caption that was given; empty otherwise
-    /sizes             (M, 2)     int32    height and width of the original picture
-    /windows           (M, 4)     float64  what the maps cover of it: top, left, bottom, right in its pixels
-    /failures/ids      (F,)       utf-8    names of what could not be explained
-    /failures/reasons  (F,)       utf-8    why
-
-Where it was asked for, each method's group has three more:
-
-    /signed            (N, h, w)  float16  the map before ReLU, divided by its scale
-    /scales            (N,)       float32  that scale, the largest absolute value; 0 for a map of zeros
-    /weights           (N, k)     float32  α of each channel (only of methods that are made of such, as Grad-CAM is)
-
-A file of several methods holds the first one's `maps`, `peaks` and `flags` (and `signed`, `scales`, `weights`) at the
-root, and the same of every other one in a group of its name, as in `/hires_cam/maps`. All else is common to them.
-
-The attributes of the file are `schema_version` (2), `config` (as resolved, JSON), `conventions` (what the numbers mean,
-in words), `versions` (of the packages that made them, JSON), `weights_sha256`, `layer`, `methods` (JSON) and `created`
-(ISO 8601, UTC).
-
-Maps lie at the layer's resolution; what is read back differs from what was written by at most a thousandth of the map's
-peak. A file appears under its name when it is complete and on the disk, and not before.
-"""
+"""Writing a file of maps (`mmcam.dumps.schema`): it appears under its name when it is complete and on the disk."""
 
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from math import prod
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,42 +12,26 @@ import torch
 from jaxtyping import Float, Float16, Float32
 from torch import Tensor
 
-from mmcam import __version__
 from mmcam.disk import checksum_path, sha256, sync, unfinished
+from mmcam.dumps.schema import (
+    CONVENTIONS,
+    FAILURES,
+    FLAG,
+    FLAGS,
+    MAPS,
+    PICTURES,
+    ROWS,
+    SCHEMA_VERSION,
+    TAILS,
+    WORDS,
+    create,
+    dataset,
+    extend,
+    names,
+    versions,
+)
 from mmcam.errors import UserError
 from mmcam.explanation import Explanation
-
-__all__ = [
-    "FLAGS",
-    "MAPS",
-    "SCHEMA_VERSION",
-    "MapWriter",
-    "dataset",
-    "names",
-]
-
-SCHEMA_VERSION = 2
-FLAGS = ("", "zero", "negative", "non-finite")
-"""`Explanation.flags` by their number in the file."""
-
-CONVENTIONS = (
-    "maps: ReLU applied, at the layer's resolution, neither scaled nor smoothed but for the division by the peak; "
-    "alpha: mean of dy/dA over all places; y: log-probability of a caption's word, logit of an answer or class; "
-    "offsets: from 0, half open; windows and sizes: pixels of the original picture, turned upright"
-)
-TEXT = h5py.string_dtype()
-FLAG = h5py.enum_dtype({name or "ok": number for number, name in enumerate(FLAGS)}, basetype="u1")
-ROWS = {"scores": np.float32, "words": np.int32, "target_ids": np.int32}
-MAPS = ("maps", "peaks", "flags", "signed", "scales", "weights")
-"""What each method has of its own."""
-
-PICTURES = {"ids": TEXT, "prompts": TEXT, "sizes": np.int32, "windows": np.float64}
-WORDS = {"vocabulary": TEXT}
-FAILURES = {"failures/ids": TEXT, "failures/reasons": TEXT}
-TAILS = {"sizes": (2,), "windows": (4,)}
-PACKED = {"shuffle": True, "compression": "gzip", "compression_opts": 1, "fletcher32": True}
-CHUNK = 2**18
-"""Bytes of maps that are compressed together: what reading one picture costs at least."""
 
 
 class MapWriter:
@@ -145,7 +93,7 @@ class MapWriter:
         self._ids: set[str] = set()
         self._words: dict[str, int] = {}
         for name, dtype in (ROWS | WORDS | PICTURES | FAILURES).items():
-            self._create(name, TAILS.get(name, ()), dtype)
+            create(self._file, name, TAILS.get(name, ()), dtype)
         self._file.create_dataset("offsets", data=np.zeros(1, np.int64), maxshape=(None,), chunks=(1024,))
 
     def __enter__(self) -> "MapWriter":
@@ -198,12 +146,12 @@ class MapWriter:
         }
         for method, ones in by_method.items():
             values |= {f"{self._group(method)}{name}": value for name, value in self._maps(ones).items()}
-        self._extend(values)
+        extend(self._file, values)
         self._ids.update(values["ids"])
 
     def fail(self, failures: Mapping[str, str]) -> None:
         """Note what could not be explained, by id, with the reason."""
-        self._extend({"failures/ids": [*failures], "failures/reasons": [*failures.values()]})
+        extend(self._file, {"failures/ids": [*failures], "failures/reasons": [*failures.values()]})
 
     def copy(self, file: h5py.File, pictures: slice) -> None:
         """Add pictures out of another file of the same form, without computing anything anew.
@@ -231,13 +179,13 @@ class MapWriter:
         values["words"] = self._numbers(list(vocabulary[values["words"]]))
         values |= {name: dataset(file, name)[pictures] for name in PICTURES}
         values["offsets"] = dataset(self._file, "offsets")[-1] + offsets[1:] - offsets[0]
-        self._extend(values)
+        extend(self._file, values)
 
     def _numbers(self, words: Sequence[str]) -> list[int]:
         """The words' numbers; a new word is written down."""
         known = len(self._words)
         numbers = [self._words.setdefault(word, len(self._words)) for word in words]
-        self._extend({"vocabulary": list(self._words)[known:]})
+        extend(self._file, {"vocabulary": list(self._words)[known:]})
         return numbers
 
     def _maps(self, explanations: Sequence[Explanation]) -> dict[str, Any]:
@@ -291,32 +239,14 @@ class MapWriter:
         """Make what each method has, once the size of the maps is known."""
         for method in self.methods:
             group = self._group(method)
-            self._create(f"{group}maps", shape, np.float16)
-            self._create(f"{group}peaks", (), np.float32)
-            self._create(f"{group}flags", (), FLAG)
+            create(self._file, f"{group}maps", shape, np.float16)
+            create(self._file, f"{group}peaks", (), np.float32)
+            create(self._file, f"{group}flags", (), FLAG)
             if self._signed:
-                self._create(f"{group}signed", shape, np.float16)
-                self._create(f"{group}scales", (), np.float32)
+                create(self._file, f"{group}signed", shape, np.float16)
+                create(self._file, f"{group}scales", (), np.float32)
             if self._weights and method in channels:
-                self._create(f"{group}weights", (channels[method],), np.float32)
-
-    def _create(self, name: str, tail: Sequence[int], dtype: Any) -> None:  # noqa: ANN401
-        """Make an empty data set that grows by rows; large rows are compressed, a chunk at a time."""
-        if 0 in tail:  # a file without pictures
-            self._file.create_dataset(name, (0, *tail), dtype)
-            return
-        large = name.rpartition("/")[2] in MAPS and len(tail) > 0
-        rows = min(256, max(1, CHUNK // (2 * prod(tail)))) if large else 1024
-        more = PACKED if large else {}
-        self._file.create_dataset(name, (0, *tail), dtype, maxshape=(None, *tail), chunks=(rows, *tail), **more)
-
-    def _extend(self, values: Mapping[str, Any]) -> None:
-        for name, rows in values.items():
-            if len(rows):
-                data = dataset(self._file, name)
-                start = len(data)
-                data.resize(start + len(rows), axis=0)
-                data[start:] = rows
+                create(self._file, f"{group}weights", (channels[method],), np.float32)
 
     def _publish(self) -> None:
         """Bring the file to the disk, then give it its name: after a power cut it is whole or not there."""
@@ -330,29 +260,6 @@ class MapWriter:
         sync(self._part)
         self._part.replace(self.path)
         sync(self.path.parent)
-
-
-def dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    """A data set by name."""
-    return cast(h5py.Dataset, file[name])
-
-
-def versions() -> dict[str, str]:
-    """What made the numbers."""
-    found = {"python": platform.python_version(), "mmcam": __version__, "torch": str(torch.__version__)}
-    for name in ("torchvision", "h5py", "Pillow", "numpy"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def names(file: h5py.File) -> list[str]:
-    """All data sets of a file, with their groups."""
-    names: list[str] = []
-    file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-    return names
 
 
 def _scaled(maps: Float[Tensor, "n h w"]) -> tuple[Float16[Tensor, "n h w"], Float32[Tensor, " n"]]:

@@ -11,7 +11,7 @@ from mmcam.disk import checksum_path, sha256
 from mmcam.dumps.folder import Folder
 from mmcam.dumps.plan import MANIFEST, MAPS, Plan, part_name, read_plan
 from mmcam.dumps.reader import MapReader
-from mmcam.dumps.store import FLAGS, dataset, names
+from mmcam.dumps.schema import FLAGS, dataset, names
 from mmcam.errors import UserError
 from mmcam.sources import Source
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from mmcam.dumps.store import FLAGS
+from mmcam.dumps.schema import FLAGS
 from mmcam.errors import UserError
 from mmcam.explanation import Explanation
 from mmcam.report.shown import ABSENT, HIT, MISS, UNKNOWN, Shown

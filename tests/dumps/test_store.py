@@ -10,7 +10,7 @@ import torch
 
 from mmcam import __version__
 from mmcam.disk import checksum_path
-from mmcam.dumps import store
+from mmcam.dumps import schema
 from mmcam.dumps.reader import MapReader
 from mmcam.dumps.store import MapWriter
 from mmcam.errors import UserError
@@ -87,7 +87,7 @@ def test_the_documented_table_is_that_of_a_real_file(tmp_path):
         attributes = set(file.attrs)
         assert h5py.check_enum_dtype(file["flags"].dtype) == {"ok": 0, "zero": 1, "negative": 2, "non-finite": 3}
     found["flags"] = found["flags"][0], "enum"
-    doc = store.__doc__
+    doc = schema.__doc__
     table = re.findall(r"^    /([\w/]+) +(\([^)]*\)) +([\w-]+)  ", doc, re.MULTILINE)
     assert {name: (shape, dtype) for name, shape, dtype in table} == found
     assert attributes == set(re.findall(r"`(\w+)`", doc.partition("attributes")[2].partition("ISO")[0]))
@@ -138,7 +138,7 @@ def test_the_numbers_can_be_read_without_mmcam(tmp_path):
         assert file["maps"][:].tolist() == [[[0.0, 0.25], [1.0, 0.5]], [[1.0, 0.0], [0.0, 0.0]]]
         assert file["offsets"][:].tolist() == [0, 2]
         assert file["vocabulary"].asstr()[:][file["words"][:]].tolist() == ["a", "dog"]
-        assert file.attrs["schema_version"] == store.SCHEMA_VERSION == 2
+        assert file.attrs["schema_version"] == schema.SCHEMA_VERSION == 2
         assert json.loads(file.attrs["versions"])["mmcam"] == __version__
         assert json.loads(file.attrs["config"]) == {"task": {"x": 1}}
 
@@ -160,7 +160,7 @@ def test_flags_outlive_the_file(tmp_path):
         assert again.flags == one.flags
         assert again.maps[[2, 6]].tolist() == [[[0.0, 0.0]]] * 2
     with h5py.File(tmp_path / "maps.h5") as file:
-        assert [store.FLAGS[number] for number in file["flags"]] == list(one.flags)
+        assert [schema.FLAGS[number] for number in file["flags"]] == list(one.flags)
 
 
 def test_a_file_without_pictures(tmp_path):
