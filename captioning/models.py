@@ -19,8 +19,10 @@ from captioning.readout import EvidenceReadout
 from captioning.unrolled import unroll
 from mmcam.checkpoint import load_model
 from mmcam.errors import UserError
-from mmcam.networks.backbones import PLACES, SPARSE, WAVES, backbone, gist, place_code
+from mmcam.networks.backbones import backbone
 from mmcam.networks.looking import lay_out, soft_maximum, whole
+from mmcam.networks.places import PLACES, WAVES, gist, place_code
+from mmcam.networks.scene_cnn import SPARSE
 from mmcam.text import Vocabulary
 
 State = tuple[Tensor, ...]
@@ -191,7 +193,7 @@ class AttendAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", licen
     """A captioner with soft attention over places (after Xu et al., arXiv 1502.03044), made to be explained.
 
     At each word the LSTM's state asks with a query (q, r); place x is looked at with weight a(x) = softmax(q·A(x) +
-    r·P(x)), where P names the place (`mmcam.networks.backbones.place_code`). What speaks for words of stem v there is
+    r·P(x)), where P names the place (`mmcam.networks.places.place_code`). What speaks for words of stem v there is
     a soft maximum over the places looked at (`mmcam.networks.looking`),
 
         e_v = 1/s · log (e^(s·c) + Σ_x a(x) exp(s · W_v·A(x))),
@@ -203,7 +205,7 @@ class AttendAndTell(Captioner, PyTorchModelHubMixin, library_name="mmcam", licen
     the floor c, below what is ever looked at), and what the attention adds sums to zero, since it is a dot product: so
     the spatial mean of ∂e_v/∂A is W_v / Z, as in CAM. All else adds nothing to the spatial mean: the LSTM is fed
     *where* it looked, not what it saw there, so a noun is read off a place and not remembered; it is fed the gist of
-    the picture (`mmcam.networks.backbones.gist`); and counts are whole numbers, with no gradient. Without the last,
+    the picture (`mmcam.networks.places.gist`); and counts are whole numbers, with no gradient. Without the last,
     maps were drawn to what had been counted a word before.
     """
 

@@ -17,7 +17,8 @@ from captioning.models import AttendAndTell, Captioner, ShowAndTell
 from captioning.readout import EvidenceReadout
 from mmcam.checkpoint import load_model
 from mmcam.errors import UserError, unknown
-from mmcam.networks.backbones import SceneCNN, load_backbone
+from mmcam.networks.backbones import load_backbone
+from mmcam.networks.scene_cnn import SceneCNN
 from mmcam.pictures import Pictures
 from mmcam.scenes.kinds import NAMES
 from mmcam.scenes.language import NOUNS

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from classification.task import ClassificationTask
 from mmcam.checkpoint import load_model
 from mmcam.errors import UserError
-from mmcam.networks.backbones import SceneCNN
+from mmcam.networks.scene_cnn import SceneCNN
 from mmcam.pictures import Pictures, read_json
 from mmcam.scenes.kinds import NAMES
 from mmcam.training import Recipe

@@ -6,7 +6,7 @@ from PIL import Image
 
 from mmcam.errors import UserError
 from mmcam.image import to_tensor
-from mmcam.networks.backbones import SceneCNN
+from mmcam.networks.scene_cnn import SceneCNN
 from mmcam.pictures import Pictures, frozen_activations, read_json
 
 CPU = torch.device("cpu")

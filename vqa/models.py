@@ -19,8 +19,10 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from mmcam.checkpoint import load_model
 from mmcam.errors import UserError
 from mmcam.image import Window, to_tensor
-from mmcam.networks.backbones import PLACES, SPARSE, backbone, place_code
+from mmcam.networks.backbones import backbone
 from mmcam.networks.looking import lay_out, soft_maximum
+from mmcam.networks.places import PLACES, place_code
+from mmcam.networks.scene_cnn import SPARSE
 from mmcam.text import Vocabulary, pad, tokenise
 
 

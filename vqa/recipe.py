@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from mmcam.checkpoint import load_model
 from mmcam.errors import UserError, unknown
-from mmcam.networks.backbones import SceneCNN, load_backbone
+from mmcam.networks.backbones import load_backbone
+from mmcam.networks.scene_cnn import SceneCNN
 from mmcam.pictures import Pictures, frozen_activations
 from mmcam.scenes.kinds import NAMES
 from mmcam.scenes.language import NOUNS

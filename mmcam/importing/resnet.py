@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mmcam.errors import UserError
 from mmcam.image import Interpolation
 from mmcam.importing.weights import shape_of
-from mmcam.networks.backbones import Average
+from mmcam.networks.halves import Average
 
 __all__ = ["ResNet", "named_like_torchvision", "sizes_of"]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 __all__ = ["SHARPNESS", "Said", "lay_out", "soft_maximum"]
 
 SHARPNESS = 3.0
-"""s; as in `mmcam.networks.backbones.SceneCNN.classify`."""
+"""s; as in `mmcam.networks.scene_cnn.SceneCNN.classify`."""
 
 FLOOR = -3.0
 """c; about what places say for things that are not there."""

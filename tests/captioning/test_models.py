@@ -7,7 +7,7 @@ from mmcam.checkpoint import save_model
 from mmcam.errors import UserError
 from mmcam.gradients import batched, channel_weights, looped
 from mmcam.likelihood import word_log_probability, word_logit_difference
-from mmcam.networks.backbones import PLACES, place_code
+from mmcam.networks.places import PLACES, place_code
 
 WORDS = ["a", "dog", "cat", "left", "of"]
 SIZE = {"embedding": 5, "hidden": 6}

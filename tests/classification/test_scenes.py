@@ -9,7 +9,7 @@ from classification.scenes import Instances, SceneClassifier, SceneClassifierRec
 from mmcam import explain
 from mmcam.checkpoint import load_model, save_model
 from mmcam.errors import UserError
-from mmcam.networks.backbones import SceneCNN
+from mmcam.networks.scene_cnn import SceneCNN
 from mmcam.scenes.kinds import NAMES
 from mmcam.scenes.write import scenes, write
 from mmcam.task import Sample
