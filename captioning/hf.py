@@ -80,7 +80,10 @@ class HFCaptioningTask(HFTask):
     def given(self, texts: Sequence[str], batch: Batch) -> Targets:
         """Turn texts into targets: "a dog on a bench", "a dog rather than cat on a bench".
 
+        A text goes on after the prompt as the model's own would, with a space or without (`targets.spaced`); a space at
+        its beginning is kept.
+
         Raises:
-            UserError: A text is empty, or a contrasted word is of several tokens.
+            UserError: A text has no word, or a contrasted word is of several tokens.
         """
-        return rather_than(self.speaker, texts, batch.images.device)
+        return rather_than(self.speaker, texts, batch)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmcam.errors import UserError, unknown
 from mmcam.huggingface.families import Family
-from mmcam.huggingface.targets import tokens
+from mmcam.huggingface.targets import spaced, tokens
 from mmcam.huggingface.task import Generation, HFTask, Source, others
 from mmcam.task import Batch, Sample, Targets
 
@@ -113,7 +113,7 @@ class HFVQATask(HFTask):
         """Turn answers into targets; of a model that chooses also several: "cat, dog", "cat rather than dog".
 
         Raises:
-            UserError: An answer is empty, or not in the list of a model that chooses; names the nearest.
+            UserError: An answer has no word, or is not in the list of a model that chooses; names the nearest.
         """
         device = batch.images.device
         if not self.chooses:
@@ -122,7 +122,9 @@ class HFVQATask(HFTask):
                     "'a rather than b' needs a model that chooses its answer; of a spoken one contrast words "
                     "with captioning.hf.HFCaptioningTask"
                 )
-            return self._spoken([tokens(self.speaker, text) for text in texts], device, texts)
+            gaps = spaced(self.speaker, batch)
+            ids = [tokens(self.speaker, text, gap) for text, gap in zip(texts, gaps, strict=True)]
+            return self._spoken(ids, device, [text.strip() for text in texts])
         rows = [[" ".join(part.split()) for part in text.split(",") if part.strip()] for text in texts]
         if not all(rows):
             raise UserError("expected an answer to explain, got an empty one; leave it out to explain the model's own")

@@ -2,7 +2,7 @@
 
 from string import ascii_lowercase, digits
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "<s>", "</s>")
@@ -26,6 +26,37 @@ def vocabulary() -> list[str]:
     letters = [*ascii_lowercase, *digits]
     tokens = [*SPECIAL, *_WHOLE, *_PIECES, *_SIGNS, *letters, *(f"##{letter}" for letter in letters)]
     return list(dict.fromkeys(tokens))
+
+
+def byte_level(
+    *, frame: tuple[str, str] = ("", ""), named: dict[str, str] | None = None, more: tuple[str, ...] = ()
+) -> PreTrainedTokenizerFast:
+    """The same for byte-level BPE, as GPT-2, OPT, Llama 3 and Qwen have it: "a" and " a" are two tokens.
+
+    Each word of `_WHOLE` is one token with a space before it, and one without.
+    """
+    model = Tokenizer(models.BPE())
+    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    model.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False)
+    model.train_from_iterator([text for word in _WHOLE for text in (word, f" {word}")], trainer)
+    if frame[0]:
+        first = (frame[0], model.token_to_id(frame[0]))
+        model.post_processor = processors.TemplateProcessing(single=f"{frame[0]} $A", special_tokens=[first])
+    extra = [AddedToken(token, special=True, normalized=False) for token in ((*(named or {}).values(), *more))]
+    model.add_special_tokens(extra)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=model,
+        pad_token="[PAD]",
+        bos_token=frame[0] or "<s>",
+        eos_token=frame[1] or "</s>",
+        cls_token="[CLS]" if frame == ("[CLS]", "[SEP]") else None,
+        sep_token="[SEP]" if frame == ("[CLS]", "[SEP]") else None,
+        extra_special_tokens=named or {},
+        padding_side="right",
+        model_max_length=256,
+    )
 
 
 def tokenizer(
