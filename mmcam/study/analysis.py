@@ -168,7 +168,7 @@ def analyse(
     return Analysis(
         study=study.id,
         kind=study.kind,
-        facts=study.facts,
+        facts={name: fact for name, fact in study.facts.items() if name != "legend"},
         throws=throws,
         seed=seed,
         least_checks=least_checks,

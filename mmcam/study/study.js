@@ -245,7 +245,8 @@ function start() {
   }
 
   function agreed() {
-    at("begin").disabled = at("resume").disabled = !at("agree").checked;
+    at("begin").disabled = !at("agree").checked;
+    at("resume").disabled = false; // who goes on has agreed before
   }
 
   // Answers that only this page holds should not be lost by a slip.

@@ -199,7 +199,8 @@ def _print(found: "Analysis") -> None:
     for which, one in zip(("first", "second") if trust else ("dump",), dumps, strict=False):
         model, weights = one["model"] or one["task"], one["weights_sha256"][:12]
         print(f"{which}: {one['path']}, {model}, {one['layer']}, weights {weights}")
-    print(f"{found.people} people, {found.complete} answered all; median {_or_none(found.seconds, '.1f')} s an answer")
+    people = "1 person" if found.people == 1 else f"{found.people} people"
+    print(f"{people}, {found.complete} answered all; median {_or_none(found.seconds, '.1f')} s an answer")
     if found.inattentive:
         print(f"left out, for failed checks of attention: {len(found.inattentive)}")
     if found.people == 1:

@@ -136,7 +136,6 @@ def test_one_answers_goes_away_and_comes_back(open_page, server, folder, shoot, 
             expect(page.locator("#resume")).to_be_visible()
             expect(page.locator("#code")).to_have_value(code)
             shoot(page, "study-again")
-            page.check("#agree")
             page.click("#resume")
         trial = on_screen(made, page, code, done)
         assert fits(page)
@@ -162,7 +161,6 @@ def test_the_code_alone_is_enough(open_page, server, folder):
     page = open_page(server.url)
     expect(page.locator("#code")).to_be_hidden()
     page.click("summary")
-    page.check("#agree")
     page.fill("#code", f" {code.lower().replace('-', ' ')} ")
     page.click("#resume")
     on_screen(made, page, code, 1)
@@ -172,12 +170,10 @@ def test_a_code_that_nobody_has(open_page, server, watched):
     watched.excuse("404")
     page = open_page(server.url)
     page.click("summary")
-    page.check("#agree")
     page.fill("#code", "2222-2222")
     page.click("#resume")
     expect(page.locator("#trouble")).to_contain_text("nobody has this code")
-    page.click("#begin")
-    expect(page.locator("#asking")).to_be_visible()
+    begin(page)
 
 
 def test_a_double_click_answers_one_question(open_page, server, folder):
@@ -281,7 +277,6 @@ def test_two_windows_on_one_file(open_page, filed, made_once):
     on_screen(made, page, code, 1)
     second = page.context.new_page()
     second.goto(page.url)
-    second.check("#agree")
     second.click("#resume")
     for done in (1, 2):
         choose(made, second, on_screen(made, second, code, done), code)

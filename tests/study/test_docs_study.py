@@ -1,6 +1,9 @@
 """The page on studies: what it shows runs, its amounts made small."""
 
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,8 @@ TINY = {
     "--trials 24": "--trials 4",
 }
 
+FIRST = ("grad_cam", "activation_norm", "by", "difference", "grad_cam")
+
 
 def shrunk(line):
     for amount, tiny in TINY.items():
@@ -24,16 +29,40 @@ def shrunk(line):
     return words
 
 
+def served(content):
+    """The command that serves: it says where and goes on until it is interrupted."""
+    command, printed = content.splitlines()
+    words = command.removeprefix("$ mmcam ").replace("8765", "0").split()  # any free port
+    process = subprocess.Popen([sys.executable, "-m", "mmcam", *words], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert re.sub(r":\d+/", ":8765/", line.rstrip("\n")) == printed
+
+
 def test_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
+    blocks, shown = [], []
     for language, content in re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
         if language == "python":
             exec(compile(content, "study.md", "exec"), names)
         elif language == "sh":
             for line in content.splitlines():
                 assert main(shrunk(line)) == 0, capsys.readouterr().err
-    assert "2 people, 2 answered all" in capsys.readouterr().out
+        elif language == "console":
+            served(content)
+        elif language == "text":
+            shown = [line.split() for line in content.splitlines()]
+        blocks.append(language)
+    assert blocks == ["sh", "console", "python", "sh", "text", "sh"]
+    printed = capsys.readouterr().out
+    assert "2 people, 2 answered all" in printed
+    lines = [line.split() for line in printed.splitlines()]
+    assert shown[0] in lines
+    assert [line[:1] for line in shown] == [["method"], *([name] for name in FIRST)]
+    assert {*FIRST} <= {line[0] for line in lines if line}
     found = names["found"]
     assert found.people == 20  # pyright: ignore[reportAttributeAccessIssue]
     assert found.methods["grad_cam"].value > 0.6  # pyright: ignore[reportAttributeAccessIssue]
@@ -44,3 +73,8 @@ def test_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("kind", ["discrimination", "words", "trust"])
 def test_every_kind_has_its_row(kind):
     assert f"| `{kind}` |" in PAGE
+
+
+def test_the_picture_is_there_and_small():
+    (name,) = re.findall(r"!\[[^]]+\]\(([^)]+)\)", PAGE)
+    assert (Path(__file__).parents[2] / "docs" / name).stat().st_size <= 80_000

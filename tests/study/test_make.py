@@ -56,6 +56,35 @@ def test_words_asks_about_two_words_that_name_something(tmp_path):
     assert all(trial.question == "Which word does this map explain?" for trial in study.trials if not trial.is_check)
 
 
+def test_words_that_are_about_the_same_are_not_asked_against_each_other(tmp_path):
+    """Two dogs a picture: "dog" and "dogs" mean both; without annotations, a plural and a capital are known."""
+    ones = [explanation(f"h{number}", ("dogs", "Dog", "dog")) for number in range(4)]
+    dump = write_dump(tmp_path / "maps.h5", ones)
+    (tmp_path / "plain").mkdir()
+    for number in range(4):
+        Image.new("RGB", (40, 30)).save(tmp_path / "plain" / f"h{number}.png")
+    with pytest.raises(UserError, match="expected 4 pictures to ask about, found 0"):
+        make(tmp_path / "s", dump, kind="words", pairs=4)
+    other = [explanation(f"h{number}.png", ("dog", "Dogs", "cat")) for number in range(4)]
+    dump = write_dump(tmp_path / "others.h5", other)
+    study = make(tmp_path / "s", dump, kind="words", pairs=4, side=64, data=str(tmp_path / "plain"))
+    assert all("cat" in trial.options for trial in study.trials)
+
+
+def test_words_for_what_is_not_there_are_not_asked_about(tmp_path):
+    ones = [explanation(f"h{number}", ("dog", "cat", "pizza")) for number in range(4)]
+    study = make(tmp_path / "s", write_dump(tmp_path / "maps.h5", ones), kind="words", pairs=4, side=64)
+    assert {option for trial in study.trials for option in trial.options} == {"dog", "cat"}
+
+
+def test_discrimination_needs_a_map_of_either_thing(tmp_path):
+    """Of pictures whose dog alone was said, "dog" would always be right."""
+    ones = [explanation(f"h{number}", ("dog", "cat") if number < 2 else ("dog",)) for number in range(6)]
+    dump = write_dump(tmp_path / "maps.h5", ones)
+    with pytest.raises(UserError, match="expected 4 pictures to ask about, found 2"):
+        make(tmp_path / "s", dump, kind="discrimination", pairs=4)
+
+
 def test_maps_that_show_nothing_are_left_out(tmp_path):
     empty = torch.zeros(2, 3, 4)
     ones = [explanation(f"h{n}", ("dog", "cat"), empty if n < 3 else None) for n in range(6)]
@@ -133,7 +162,10 @@ def test_the_command_from_dump_to_table(made_once, tmp_path, monkeypatch, capsys
     answers = [{"trial": name, "value": 1} for name in study.plan(other)]
     Path("one.json").write_text(json.dumps({"study": study.id, "code": other, "answers": answers}))
     assert main(["study", "analyse", "s", "one.json", "--least-checks", "0", "--json", "found.json"]) == 0
-    assert "2 people, 2 answered all" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "2 people, 2 answered all" in printed
+    for told in (f"study {study.id}, discrimination, made with seed 0", "dump: maps.h5", "by chance", "5000 throws"):
+        assert told in printed
     assert json.loads(Path("found.json").read_text())["methods"]["grad_cam"]["value"] == 0.75
     mine = [{"trial": name, "value": 1} for name in study.plan(code)]
     Path("mine.json").write_text(json.dumps({"study": study.id, "code": code, "answers": mine}))

@@ -79,6 +79,35 @@ def test_simulated_people_answer_and_are_found_again(server, folder):
     assert abs(found.methods["hires_cam"].value - 0.5) < 0.35  # four standard deviations
 
 
+def test_people_at_once_are_not_mixed_up(server, folder):
+    """Ten people, each of whom sends every answer twice, as an impatient connection does."""
+    study, sent = Study.load(folder), {}
+
+    def work(number):
+        code = post(server, "api/begin", {})[1]["code"]
+        sent[code] = {
+            a.trial: a.value for a in person(study, code, {"grad_cam": 0.5, "hires_cam": 0.5}, random.Random(number))
+        }
+        for trial, value in sent[code].items():
+            for _ in range(2):
+                answer = {"code": code, "trial": trial, "value": value, "milliseconds": number}
+                assert post(server, "api/answer", answer) == (200, {"kept": True})
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(sent) == 10
+    kept = server.store.answers()
+    assert len(kept) == 10 * study.length
+    assert {(a.code, a.trial): a.value for a in kept} == {
+        (c, t): v for c, some in sent.items() for t, v in some.items()
+    }
+    groups = [study.group(code) for code in sent]
+    assert sorted(groups.count(group) for group in range(4)) == [2, 2, 3, 3]
+
+
 def test_the_page_tells_no_key_and_may_do_little(server, folder):
     status, headers, content = get(server, "")
     page = content.decode()
