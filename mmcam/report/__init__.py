@@ -7,7 +7,7 @@
 
 The file's size: a picture is a JPEG of at most 224 pixels a side (some 10 kB of a photo), a map has 8 bits a place and
 at most 32 places a side (0.3 kB at 14 x 14, 1.4 kB at most), all a third larger in base64. So 5,000 photos with ten
-words each of 14 x 14 take some 80 MB. Pictures that several questions are asked about are stored once. What belongs to
+words each of 14 x 14 take some 85 MB. Pictures that several questions are asked about are stored once. What belongs to
 a picture lies in an island of its own, which the browser decodes when it is shown; only the index of words and scores
 is read at the beginning. No more than one picture is in memory while the file is written.
 

@@ -1,8 +1,10 @@
 """The page on reports runs from top to bottom, and `mmcam explain --html` writes the same page."""
 
+import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -64,6 +66,18 @@ def test_explain_writes_the_page_of_its_pictures(photos):
     assert found.islands["maps-2"]["maps"][0]["shape"] == [4, 6]
     assert found.index["separator"] == " "
     assert "conv2" in found.texts["facts"]
+
+
+def test_the_page_of_explain_has_the_words_heard(photos):
+    words = ["explain", "runs/photos/0.png", "--config", "vqa/scenes", "--question", "is there a kite ?", "--heard"]
+    assert main([*words, "--device", "cpu", "--out", "out", "--html", "page.html"]) == 0
+    found = read(Path("page.html"))
+    written = json.loads(Path("out/0.json").read_text())
+    island = found.islands["maps-0"]
+    assert island["heard"] == written["heard"] == ["is", "there", "a", "kite", "?"]
+    for name, key in (("heard_scores", "heard_scores"), ("seen", "image_shares")):
+        np.testing.assert_allclose(island[name], written[key], atol=1e-4)
+    assert "what the model heard" in found.texts["about"]
 
 
 def test_links_lead_somewhere():
