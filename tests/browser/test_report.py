@@ -379,13 +379,9 @@ def test_words_heard_are_coloured_by_what_they_add(open_page, tmp_path, shoot):
     truth = Scenes(count=1, seed=7)
     one = explained(truth, 0, ("yes", "no"), prompt="is there a kite?")
     one = heard_by(one, ("is", "there", "kite"), [[-1.0, 0.0, 4.0], [8.0, 0.0, -2.0]])
-    other = explained(truth, 0, ("yes", "no"), prompt="is there a dog?", name="silent")
+    others = [explained(truth, 0, ("yes", "no"), prompt="is there a dog?", name=f"silent-{n}") for n in range(5)]
     image = truth.sample(0).image
-    write(
-        tmp_path / "page.html",
-        [Shown({"grad_cam": one}, image), Shown({"grad_cam": other}, image)],
-        Facts(separator=", "),
-    )
+    write(tmp_path / "page.html", [Shown({"grad_cam": e}, image) for e in (one, *others)], Facts(separator=", "))
     page = open_page((tmp_path / "page.html").as_uri())
     spans = card(page, 0).locator(".heard .word")
     expect(card(page, 1).locator(".heard")).to_have_count(0)
@@ -416,11 +412,12 @@ def test_words_heard_are_coloured_by_what_they_add(open_page, tmp_path, shoot):
 
 
 def test_questions_of_a_picture_lead_to_one_another(open_page, tmp_path, shoot):
-    truth = Scenes(count=2, seed=7)
+    truth = Scenes(count=5, seed=7)
     asked = [
         (0, "is there a kite?", ("yes", "no"), ("yes",)),
         (0, "how many boats are there?", ("2", "1"), ("1",)),
         (1, "what is there?", ("bowl", "boat"), ("bowl",)),
+        *((number, "is there a dog?", ("no", "yes"), ("no",)) for number in (2, 3, 4)),
     ]
     shown = [
         Shown(
@@ -430,11 +427,11 @@ def test_questions_of_a_picture_lead_to_one_another(open_page, tmp_path, shoot):
         )
         for place, (number, question, words, given) in enumerate(asked)
     ]
-    facts = Facts("Three questions", separator=", ")
-    index = write(tmp_path / "page.html", shown, facts, columns=lambda: {"right": [1.0, 0.0, 1.0]})
-    assert (index.shown, index.pictures) == (3, 2)
+    facts = Facts("Six questions", separator=", ")
+    index = write(tmp_path / "page.html", shown, facts, columns=lambda: {"right": [1.0, 0.0, 1.0, 1.0, 1.0, 1.0]})
+    assert (index.shown, index.pictures) == (6, 5)
     page = open_page((tmp_path / "page.html").as_uri())
-    expect(page.locator("#count")).to_have_text("3 of 3 entries")
+    expect(page.locator("#count")).to_have_text("6 of 6 entries")
     expect(card(page, 1)).to_contain_text("how many boats are there?")
     expect(card(page, 1).locator(".verdict")).to_have_text("✗ wrong")
     expect(card(page, 1).locator(".given")).to_have_text("People: 1")
@@ -445,7 +442,7 @@ def test_questions_of_a_picture_lead_to_one_another(open_page, tmp_path, shoot):
     page.fill("#answer", "bowl")
     assert names(page) == ["q2"]
     page.fill("#answer", "boat")  # the second answer, not the first
-    expect(page.locator("#count")).to_have_text("0 of 3 entries")
+    expect(page.locator("#count")).to_have_text("0 of 6 entries")
     page.click("#clear")
     page.click("#tab-failures")
     page.click("#preset-wrong")
