@@ -26,7 +26,8 @@ from torch import Tensor
 
 from benchmarks.bench_engine import describe, machine, sayer
 from benchmarks.measure import TOLERANCE, prepare, timed
-from benchmarks.pairs import PAIRS, Pair, Peer
+from benchmarks.pairs import PAIRS, Pair
+from benchmarks.peers import Peer
 from benchmarks.workloads import FULL, TINY, Case, Size, Workload, build
 
 THROUGH_THE_TRUNK = ("gradient", "guided_backprop", "deconvnet", "guided_grad_cam", "integrated_gradients")

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from benchmarks import bench_methods, pairs
-from benchmarks.pairs import PAIRS, Pair, Peer
+from benchmarks.pairs import PAIRS, Pair
+from benchmarks.peers import Peer
 from benchmarks.workloads import TINY
 
 SLOW = {"ablation_cam", "score_cam, torchcam's masks", "score_cam, pytorch-grad-cam's masks"}
