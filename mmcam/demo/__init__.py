@@ -5,8 +5,11 @@ The page calls no other host, the server listens to this machine alone unless to
 """
 
 import os
+import time
 from collections.abc import Sequence
 from importlib import resources
+from pathlib import Path
+from typing import NoReturn
 
 # Before the import, which reads them. Gradio keeps 10,000 records of requests and makes a table of all after every one.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -15,22 +18,26 @@ os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000000"
 
 import gradio as gr
 from gradio.themes import Base
+from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 
 from mmcam.demo.api import endpoint
 from mmcam.demo.guard import LOOPBACK, MOST_PIXELS, Guard, Page
+from mmcam.demo.memory import UNREAD, give_back
 from mmcam.demo.page import tab
 from mmcam.demo.served import Served
+from mmcam.demo.uploads import AGE, sweep
 from mmcam.errors import UserError
 
-__all__ = ["MOST_BYTES", "SHIPPED", "build", "launch"]
+__all__ = ["MOST_BYTES", "SHIPPED", "build", "launch", "tend"]
 
 SHIPPED = ("captioning/scenes", "vqa/scenes", "classification/scenes")
 MOST_BYTES = 20_000_000
 WAITING = 64
 SESSIONS = 100
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
-OLD, OFTEN = 3600, 600  # uploads are deleted after an hour
+OFTEN = 60
+"""Seconds between two looks for old uploads, and for memory that can be given back."""
 
 HEAD = """
 # Where did the model look?
@@ -53,7 +60,7 @@ def build(
         The page, for `launch`.
     """
     kinds = [one.kind for one in served]
-    with Page(title="mmcam: where did the model look?", analytics_enabled=False, delete_cache=(OFTEN, OLD)) as page:
+    with Page(title="mmcam: where did the model look?", analytics_enabled=False, delete_cache=(OFTEN, AGE)) as page:
         gr.Markdown(HEAD, elem_classes="mm-head")
         with gr.Tabs():
             for number, one in enumerate(served):
@@ -63,6 +70,7 @@ def build(
                     tab(one, slug, allow_urls=allow_urls, most_bytes=most_bytes, most_pixels=most_pixels)
         endpoint(served, most_pixels)
     page.queue(max_size=WAITING, default_concurrency_limit=2)
+    page._queue.pending_messages_per_session.max_size = UNREAD
     return page
 
 
@@ -84,6 +92,7 @@ def launch(page: Page, host: str = "127.0.0.1", port: int | None = None, *, most
     loopback = host in LOOPBACK or host == "::1" or host.startswith("127.")
     names = (*LOOPBACK, host) if loopback else ()
     os.environ["GRADIO_ALLOWED_PATHS"] = ""
+    guard = Middleware(Guard, hosts=names, most_bytes=most_bytes, folder=Path(get_upload_folder()))
     try:
         _, url, _ = page.launch(
             server_name=host,
@@ -103,7 +112,7 @@ def launch(page: Page, host: str = "127.0.0.1", port: int | None = None, *, most
             pwa=False,
             mcp_server=False,
             footer_links=["api", "settings"],
-            app_kwargs={"middleware": [Middleware(Guard, hosts=names)], "docs_url": None, "redoc_url": None},
+            app_kwargs={"middleware": [guard], "docs_url": None, "redoc_url": None},
             theme=_theme(),
             css=resources.files("mmcam.demo").joinpath("page.css").read_text(encoding="utf-8"),
         )
@@ -112,6 +121,19 @@ def launch(page: Page, host: str = "127.0.0.1", port: int | None = None, *, most
             f"expected a free port, but {port or '7860 to 7959'} is taken; choose another --port"
         ) from error
     return url
+
+
+def tend(page: Page) -> NoReturn:
+    """Delete old uploads and give memory back, from time to time; until interrupted.
+
+    Args:
+        page: That is served; its folder of uploads is nobody else's.
+    """
+    while True:
+        time.sleep(OFTEN)
+        keep = {path for part in page.blocks.values() for path in part.keep_in_cache}
+        sweep(Path(get_upload_folder()), keep=keep)
+        give_back()
 
 
 def _theme() -> Base:

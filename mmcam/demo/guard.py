@@ -5,15 +5,21 @@ Gradio fetches whatever http address a client puts in the place of an upload, st
 `mmcam.image.read_image` alone.
 """
 
+import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from functools import wraps
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import gradio as gr
 from PIL import Image
+from starlette.requests import ClientDisconnect
 
+from mmcam.demo.memory import forget, forget_shown
+from mmcam.demo.uploads import held
 from mmcam.errors import UserError
 from mmcam.image import read_image
 
@@ -29,6 +35,13 @@ CLOSED = re.compile(
     re.IGNORECASE,
 )
 """Routes of Gradio that nothing here needs, and two that would fetch from other hosts."""
+UPLOAD = re.compile(r"(?:/gradio_api)?/upload/?")
+LONGEST_HEAD, LONGEST_TEXT = 100_000, 1_000_000
+"""Bytes around an uploaded file, and of any other request."""
+LONGEST_BODY = 120.0
+LONGEST_NAME = 80
+FOLDER = 100
+"""How many of the largest uploads the folder has room for."""
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
@@ -48,48 +61,111 @@ R = TypeVar("R")
 
 
 class Guard:
-    """ASGI middleware: refuses foreign names of this host and closed routes, and tells browsers to stay here."""
+    """ASGI middleware: refuses foreign names, closed routes and what is too large, and tells browsers to stay here."""
 
-    def __init__(self, app: Callable[..., Awaitable[None]], hosts: Sequence[str] = LOOPBACK) -> None:
+    def __init__(
+        self,
+        app: Callable[..., Awaitable[None]],
+        hosts: Sequence[str] = LOOPBACK,
+        most_bytes: int = 20_000_000,
+        folder: Path | None = None,
+        seconds: float = LONGEST_BODY,
+    ) -> None:
         """Stand before an application.
 
         Args:
             app: Gradio's.
             hosts: Names by which this host may be called, against pages that rebind their own name to loopback; any
                 if empty.
+            most_bytes: Of an upload.
+            folder: Of uploads, which never holds more than `FOLDER` times as much; not looked at if not given.
+            seconds: That a request may take to arrive.
         """
         self.app = app
         self.hosts = tuple(hosts)
+        self.most_bytes, self.folder, self.seconds = most_bytes, folder, seconds
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        host = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
-        name = re.sub(r":\d*$", "", host).lower()
+        headers = {name: value.decode("latin-1") for name, value in reversed(scope["headers"])}
+        name = re.sub(r":\d*$", "", headers.get(b"host", "")).lower()
         if self.hosts and name not in self.hosts:
             await _refuse(send, 421, f"this demo answers to {' and '.join(self.hosts)} only")
         elif scope["type"] != "http" or CLOSED.search(scope["path"]):
             await _refuse(send, 403, "this demo has no such page")
+        elif refused := self._too_much(scope, headers):
+            await _refuse(send, *refused)  # before anything of the body is read
         else:
+            await self._pass_on(scope, receive, send)
 
-            async def with_headers(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    message["headers"] = [*message.get("headers", ()), *HEADERS]
-                await send(message)
+    def _too_much(self, scope: Message, headers: Mapping[bytes, str]) -> tuple[int, str] | None:
+        """Status and reason, if a request says that it is too large, or does not say how large it is."""
+        if scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            return None
+        declared = headers.get(b"content-length", "")
+        if not declared.isdecimal():
+            return 411, "expected a request that says its length (Content-Length), got one that does not; send the file"
+        upload = UPLOAD.fullmatch(scope["path"]) is not None
+        if int(declared) > (self.most_bytes + LONGEST_HEAD if upload else LONGEST_TEXT):
+            most, came = (value / 1e6 for value in (self.most_bytes if upload else LONGEST_TEXT, int(declared)))
+            return 413, f"expected a file of at most {most:g} MB, got {came:.3g} MB; make the picture smaller first"
+        if upload and self.folder is not None and held(self.folder) + int(declared) > FOLDER * self.most_bytes:
+            return 503, "expected room for another picture, but too many were uploaded; try again in an hour"
+        return None
 
-            await self.app(scope, receive, with_headers)
+    async def _pass_on(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Let the application answer, if the request arrives in time."""
+        until, arrived, begun, late = time.monotonic() + self.seconds, False, False, False
+
+        async def in_time() -> Message:
+            nonlocal arrived, late
+            if arrived:  # the application waits for the client to go
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), max(until - time.monotonic(), 0))
+            except TimeoutError:
+                late = True
+                return {"type": "http.disconnect"}
+            arrived = not message.get("more_body", False)
+            return message
+
+        async def with_headers(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), *HEADERS]
+            await send(message)
+
+        try:
+            await self.app(scope, in_time, with_headers)
+        except ClientDisconnect:  # half an upload, which `sweep` deletes
+            if late and not begun:
+                await _refuse(send, 408, f"expected a request within {self.seconds:g} seconds; send a smaller picture")
 
 
 class Page(gr.Blocks):
-    """Gradio's page, but no input of a client makes the server fetch anything."""
+    """Gradio's page, but no input of a client makes the server fetch anything, and what it keeps is bounded."""
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *others: Any, **named: Any) -> Any:  # noqa: ANN401
         """Refuse addresses in the place of files before Gradio follows them."""
         if any(re.match(r"\s*https?:", path, re.IGNORECASE) for path in _paths(inputs)):
             raise gr.Error("expected an uploaded picture, got an address; upload the file", print_exception=False)
         return await super().preprocess_data(block_fn, inputs, *others, **named)
+
+    async def postprocess_data(self, block_fn: Any, predictions: Any, state: Any) -> list[Any]:  # noqa: ANN401
+        """Forget what need not be kept after an answer."""
+        found = await super().postprocess_data(block_fn, predictions, state)
+        if state is not None:
+            forget_shown(state.config_values, [part._id for part in block_fn.outputs])
+        if holder := getattr(self, "state_holder", None):
+            forget([session.state_data for session in holder.session_data.values()])
+        unread, asked = self._queue.pending_messages_per_session, self._queue.pending_event_ids_session
+        for session in asked.keys() - unread.keys():
+            del asked[session]
+        return found
 
 
 def picture_input(most_pixels: int = MOST_PIXELS, **options: Any) -> gr.Image:  # noqa: ANN401
@@ -105,7 +181,7 @@ def picture_input(most_pixels: int = MOST_PIXELS, **options: Any) -> gr.Image:  
     def preprocess(payload: Any) -> Image.Image | None:  # noqa: ANN401
         if payload is None:
             return None
-        return _read(payload.path, payload.orig_name or "the picture", most_pixels)
+        return _read(payload.path, _shown(payload.orig_name or "the picture"), most_pixels)
 
     # No subclass: Gradio writes a stub file beside the source of every one.
     picture.preprocess = preprocess  # pyright: ignore[reportAttributeAccessIssue]
@@ -137,6 +213,11 @@ def _read(path: str, name: str, most_pixels: int) -> Image.Image:
         return read_image(path, max_pixels=most_pixels)
     except UserError as error:  # its text names a path of the server
         raise UserError(str(error).replace(repr(path), repr(name))) from error
+
+
+def _shown(name: str) -> str:
+    """A name as a user gave it, fit for a message: short, and no markup."""
+    return re.sub(r"[^\w .,()+-]+", "_", name)[-LONGEST_NAME:]
 
 
 def _paths(tree: object) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """What is kept of a picture between two clicks: one trunk pass, and every map made of it since."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from jaxtyping import Float
 from PIL import Image
@@ -49,7 +50,7 @@ class Look:
         """What is explained: the words of a caption, answers or classes."""
         return self.explanation.words
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """How much memory it takes: its tensors, each storage once, and the picture (PIL keeps four bytes a pixel)."""
         found = [self.explanation, self.shown, self.targets, self.batch]

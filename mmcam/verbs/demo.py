@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from ipaddress import ip_address
 from tempfile import TemporaryDirectory
 
@@ -47,13 +46,15 @@ def run(arguments: Namespace) -> int:
 
 def _serve(arguments: Namespace) -> int:
     try:
-        from mmcam.demo import SHIPPED, build, launch
+        from mmcam.demo import SHIPPED, build, launch, tend
+        from mmcam.demo.memory import steady
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "gradio":
             raise
         raise UserError("the demo needs Gradio, which is not installed: pip install 'mmcam[demo]'") from error
     from mmcam.demo.served import serve
 
+    steady()
     configs = list(dict.fromkeys(arguments.config or SHIPPED))
     served = [serve(config, arguments.device, **arguments.overrides) for config in configs]
     size = {"most_bytes": arguments.max_mb * 1_000_000}
@@ -61,8 +62,7 @@ def _serve(arguments: Namespace) -> int:
     url = launch(page, arguments.host, arguments.port, **size)
     print(f"mmcam demo: {url} (end it with Ctrl+C)", flush=True)
     try:
-        while True:
-            time.sleep(3600)
+        tend(page)
     finally:
         page.close(verbose=False)
 

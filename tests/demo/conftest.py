@@ -16,7 +16,7 @@ def served():
     return {config.partition("/")[0]: serve(config, "cpu") for config in SHIPPED}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(served):
     """Address of the page."""
     with serving(served.values()) as url:

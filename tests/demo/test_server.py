@@ -3,14 +3,10 @@
 import base64
 import io
 import json
-import logging
 import re
 import socket
-import struct
 import threading
-import zlib
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -22,7 +18,7 @@ from PIL import Image
 import mmcam
 from mmcam.demo.looks import look
 from mmcam.demo.samples import samples
-from tests.demo.serving import tidy
+from tests.demo.serving import ask, tidy
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Gradio's and its client's own
 
@@ -45,21 +41,6 @@ def saved(folder, number):
 
 def explain(client, picture, model="captioning/scenes", question="", text="", method="", layer=""):
     return client.predict(picture, model, question, text, method, layer, api_name="/explain")
-
-
-def ask(server, path, host=None, method="GET", body=None, headers=None):
-    """A request as anybody could send it."""
-    connection = HTTPConnection(urlsplit(server).netloc, timeout=30)
-    connection.putrequest(method, path, skip_host=host is not None)
-    for name, value in ({"Host": host} if host else {} | (headers or {})).items():
-        connection.putheader(name, value)
-    if body is not None:
-        connection.putheader("Content-Length", str(len(body)))
-    connection.endheaders(body)
-    answer = connection.getresponse()
-    data = answer.read()
-    connection.close()
-    return answer.status, dict(answer.getheaders()), data
 
 
 def test_explain_is_what_the_library_says(client, folder):
@@ -117,77 +98,6 @@ def test_eight_users_at_once_get_what_they_would_get_alone(server, folder, serve
         for (words, scores), expected in zip(pool.map(user, range(8)), alone, strict=True):
             assert words == list(expected.words)
             assert scores == [f"{score:.2f}" for score in expected.explanation.scores.tolist()]
-
-
-def huge_png():
-    """A header that promises 60,000 x 60,000 pixels."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-
-
-def encoded(picture, form, **options):
-    data = io.BytesIO()
-    picture.save(data, form, **options)
-    return data.getvalue()
-
-
-SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
-BAD = {
-    "text.jpg": (b"I am no picture", "got text"),
-    "empty.png": (b"", "empty"),
-    "drawing.svg": (SVG, "SVG drawing"),
-    "drawing.png": (SVG, "SVG drawing"),
-    "page.jpg": (b"<!doctype html><script>alert(1)</script>", "web page"),
-    "cut.png": (encoded(Image.effect_noise((200, 200), 80), "PNG")[:5000], "cut short"),
-    "cut.jpg": (encoded(Image.effect_noise((200, 200), 80), "JPEG")[:3000], "cut short"),
-    "huge.png": (huge_png(), "pixels"),
-    "wide.png": (encoded(Image.new("1", (4001, 1000)), "PNG"), "at most 4,000,000 pixels"),
-    "vector.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "expected a picture"),
-    "document.pdf": (b"%PDF-1.7\n", "PDF"),
-    "archive.jpg": (b"PK\x03\x04" + b"x" * 40, "zip"),
-    "polyglot.gif": (b"GIF89a/*" + b"<script>alert(1)</script>", "GIF"),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_bad_uploads_get_a_clear_message(client, folder, name):
-    content, words = BAD[name]
-    (folder / name).write_bytes(content)
-    with pytest.raises(AppError, match=words) as caught:
-        explain(client, handle_file(folder / name))
-    assert "/tmp" not in str(caught.value)
-    assert "Traceback" not in str(caught.value)
-
-
-GOOD = {
-    "animated.gif": lambda p: encoded(p, "GIF", save_all=True, append_images=[Image.new("RGB", p.size)]),
-    "cmyk.jpg": lambda p: encoded(p.convert("CMYK"), "JPEG"),
-    "sixteen.png": lambda p: encoded(Image.fromarray(np.full((40, 50), 40_000, np.uint16)), "PNG"),
-    "palette.png": lambda p: encoded(p.convert("P"), "PNG"),
-    "clear.webp": lambda p: encoded(p.convert("RGBA"), "WEBP", lossless=True),
-    "dot.png": lambda p: encoded(p.resize((1, 1)), "PNG"),
-    "no suffix": lambda p: encoded(p, "PNG"),
-    "picture.html": lambda p: encoded(p, "PNG"),
-}
-
-
-@pytest.mark.parametrize("name", GOOD)
-def test_odd_pictures_are_explained(client, folder, name, caplog):
-    (folder / name).write_bytes(GOOD[name](samples()[2].picture))
-    with caplog.at_level(logging.CRITICAL, "mmcam"):
-        record, _ = explain(client, handle_file(folder / name))
-    assert record["words"]
-
-
-def test_large_uploads_are_refused_before_they_are_read(server, client, folder):
-    (folder / "large.bmp").write_bytes(b"BM" + b"\0" * 4_000_000)
-    with pytest.raises(Exception, match=r"413|size"):
-        explain(client, handle_file(folder / "large.bmp"))
-    assert ask(server, "/config")[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -321,12 +231,12 @@ def test_fetching_when_asked_for_refuses_this_machine(served, server):
     import gradio as gr
 
     from mmcam.demo import build
-    from mmcam.demo.page import Tab
+    from mmcam.demo.clicks import Clicks
 
     with tidy():
         page = build([served["captioning"]], allow_urls=True)
     assert "captioning_url" in [function.api_name for function in page.fns.values()]
-    own = Tab(served["captioning"], 1000, 1000)
+    own = Clicks(served["captioning"], "captioning", 1000, 1000)
     for url in (f"{server}config", "http://169.254.169.254/", "file:///etc/passwd", "http://localhost/"):
         with pytest.raises(gr.Error, match="expected"):
             own.from_web(url)
@@ -335,11 +245,14 @@ def test_fetching_when_asked_for_refuses_this_machine(served, server):
 def test_what_is_served_is_limited(served):
     """Waiting requests, users and the age of uploads."""
     from mmcam.demo import WAITING, build
+    from mmcam.demo.memory import UNREAD
 
     with tidy():
         page = build([served["captioning"]])
     assert page._queue.max_size == WAITING
-    assert page.delete_cache == (600, 3600)
+    assert page._queue.pending_messages_per_session.max_size == UNREAD
+    assert page._queue.ANALYTICS_MAX_EVENTS == 1
+    assert page.delete_cache == (60, 3600)
     assert page.analytics_enabled is False
     limits = {str(function.api_name): function.concurrency_limit for function in page.fns.values() if function.queue}
     assert all(limit in (1, 2, "default") for limit in limits.values()), limits
