@@ -1,7 +1,9 @@
 """Models by hub id or folder, with their processors; nothing that they bring is executed unless it is asked for."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,17 @@ import torch
 from torch import nn
 
 from mmcam.errors import UserError, unknown
+from mmcam.networks.weightless import weightless
 
 __all__ = ["Pair", "pretrained", "pretrained_classifier"]
+
+logger = logging.getLogger(__name__)
+
+MOST_PARTS = 500_000
+"""Of a model; those with many experts have many."""
+
+FREE = 2**28
+"""Weights that a configuration may ask for whatever its files hold."""
 
 LONGEST = 300  # letters of somebody else's message
 DTYPES = ("float64", "float32", "bfloat16", "float16")
@@ -46,7 +57,8 @@ def pretrained(
         The model in eval mode, its parameters frozen, and its processor.
 
     Raises:
-        UserError: There is no such model, it cannot be loaded, or its repository wants to run code.
+        UserError: There is no such model, it cannot be loaded, most of its weights are missing, or its repository
+            wants to run code.
     """
     common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     with _telling(name):
@@ -54,7 +66,9 @@ def pretrained(
 
         config = transformers.AutoConfig.from_pretrained(name, **common)
         kind = _model_class(transformers, config)
-        model = kind.from_pretrained(name, **_form(dtype, device_map), **common)
+        _check_size(kind, config, name)
+        model, told = kind.from_pretrained(name, output_loading_info=True, **_form(dtype, device_map), **common)
+        _check_missing(model, told["missing_keys"], name)
         processor = _processor(transformers, name, common)
     return model.eval().requires_grad_(False), processor
 
@@ -79,8 +93,8 @@ def pretrained_classifier(
         The model in eval mode, its parameters frozen, and its processor.
 
     Raises:
-        UserError: There is no such model, it is no image classifier, its head was not trained, it cannot be loaded, or
-            its repository wants to run code.
+        UserError: There is no such model, it is no image classifier, its head was not trained, most of its weights are
+            missing, it cannot be loaded, or its repository wants to run code.
     """
     common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     with _telling(name):
@@ -93,7 +107,9 @@ def pretrained_classifier(
                 f"expected an image classifier, got one of kind {config.model_type!r}; for captions and answers there "
                 "are captioning.hf.HFCaptioningTask and vqa.hf.HFVQATask"
             )
+        _check_size(kind, config, name)
         model, told = kind.from_pretrained(name, output_loading_info=True, **_form(dtype, device_map), **common)
+        _check_missing(model, told["missing_keys"], name)
         head = [key for key in told["missing_keys"] if not key.startswith(f"{model.base_model_prefix}.")]
         if head:
             raise UserError(
@@ -102,6 +118,46 @@ def pretrained_classifier(
             )
         processor = transformers.AutoImageProcessor.from_pretrained(name, **common)
     return model.eval().requires_grad_(False), processor
+
+
+def _check_size(kind: Any, config: Any, name: str) -> None:  # noqa: ANN401
+    """Hold a folder's configuration against its files, before transformers makes room for what it asks for.
+
+    Weights may be packed to a bit each, and a model of a gigabyte is let through.
+    """
+    if not Path(name).is_dir() or getattr(config, "auto_map", None):
+        return
+    held = sum(file.stat().st_size for file in Path(name).iterdir() if file.suffix in (".safetensors", ".bin"))
+    try:
+        asked = _count(kind, config)
+    except UserError:
+        raise
+    except Exception:  # transformers has a way of its own, and says itself what is wrong
+        logger.debug("%s was not held against its files", name, exc_info=True)
+        return
+    if asked > 8 * held + FREE:
+        raise UserError(
+            f"{name!r}: expected a configuration of the model in the files, which have {held / 2**20:.0f} MiB, got one "
+            f"of {asked / 1e9:.1f} billion weights; give a folder that is whole"
+        )
+
+
+def _count(kind: Any, config: Any) -> int:  # noqa: ANN401
+    """How many weights the model of a configuration has."""
+    make = getattr(kind, "from_config", kind)
+    model = weightless(lambda: make(deepcopy(config)), MOST_PARTS)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _check_missing(model: nn.Module, missing: Collection[str], name: str) -> None:
+    """Refuse a model most of which would be random; of single parts, such as a pooling, transformers gives word."""
+    sizes = {key: tensor.numel() for key, tensor in model.named_parameters()}
+    random = sum(sizes.get(key, 0) for key in missing)
+    if 2 * random > sum(sizes.values()):
+        raise UserError(
+            f"{name!r}: expected the weights of a {type(model).__name__}, but {', '.join(sorted(missing)[:2])} and "
+            f"{max(0, len(missing) - 2)} more are missing and would be random; is its config.json another model's?"
+        )
 
 
 @contextmanager
