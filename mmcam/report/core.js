@@ -48,15 +48,16 @@ function upsample(map, shape, window, width, height) {
   return large;
 }
 
-/** Colours of values 0 to 255 times a gain, by a table of 256; red, green, blue and opaque. */
-function coloured(values, table, gain) {
+/** Colours of values 0 to 255 times a gain, by a table of 256; opaque, or the more the greater the value, as 1 − (1 − v)². */
+function coloured(values, table, gain, fading = false) {
   const pixels = new Uint8ClampedArray(values.length * 4);
   for (let i = 0; i < values.length; i++) {
-    const step = Math.min(Math.floor((values[i] / 255) * gain * 256), 255) * 3;
+    const value = (values[i] / 255) * gain;
+    const step = Math.min(Math.floor(value * 256), 255) * 3;
     pixels[4 * i] = table[step];
     pixels[4 * i + 1] = table[step + 1];
     pixels[4 * i + 2] = table[step + 2];
-    pixels[4 * i + 3] = 255;
+    pixels[4 * i + 3] = fading ? Math.round(255 * value * (2 - value)) : 255;
   }
   return pixels;
 }

@@ -7,7 +7,10 @@ const siblings = new Map();
 index.pictures.forEach((picture, entry) => {
   if (picture >= 0) siblings.set(picture, [...(siblings.get(picture) ?? []), entry]);
 });
-const looks = { method: 0, colours: Object.keys(tables)[0], opacity: 0.5, scale: "own" };
+const EVERYWHERE = ["jet"]; // laid over the whole picture, as in the papers; others over the picture in grey
+const FEW = 4; // so few need no search: each is large, and shows a map at once
+const opacityOf = (colours) => (EVERYWHERE.includes(colours) ? 0.5 : 0.85);
+const looks = { method: 0, colours: Object.keys(tables)[0], opacity: opacityOf(Object.keys(tables)[0]), scale: "own" };
 const state = { query: { ...EVERYTHING }, chosen: [], page: 0, many: 24, opened: -1 };
 let repaint = []; // of all maps that can be seen, for when colours or method change
 let repaintOpened = [];
@@ -54,11 +57,13 @@ function paint(canvas, maps, picture, row) {
   one.bytes ??= bytesOf(one.places);
   const cells = one.shape[0] * one.shape[1];
   const large = upsample(one.bytes.subarray(row * cells, (row + 1) * cells), one.shape, maps.window, width, height);
-  const pixels = coloured(large, tables[looks.colours], gainOf(one.peaks, row, looks.scale));
+  const fading = Boolean(picture) && !EVERYWHERE.includes(looks.colours);
+  const pixels = coloured(large, tables[looks.colours], gainOf(one.peaks, row, looks.scale), fading);
   canvas.width = width;
   canvas.height = height;
   canvas.getContext("2d").putImageData(new ImageData(pixels, width, height), 0, 0);
   canvas.style.opacity = picture ? looks.opacity : 1;
+  canvas.parentElement.classList.toggle("grey", fading);
   canvas.dataset.row = row;
 }
 
@@ -105,6 +110,7 @@ function wordButtons(entry, maps, picture, canvas, line, held) {
   const show = (row) => {
     canvas.hidden = row < 0;
     if (row >= 0) paint(canvas, maps, picture, row);
+    else canvas.parentElement.classList.remove("grey");
     line.textContent = row >= 0 ? told(entry, maps, row) : "";
     heard.colour(row);
     group.dispatchEvent(new CustomEvent("row", { detail: row }));
@@ -179,10 +185,14 @@ function remarks(entry, maps) {
   return lines;
 }
 
-/** The row to show at once: the one that the filter is about. */
+/** The row to show at once: the one that the filter is about; of few entries the first answer, or the longest word. */
 function wanted(entry) {
   const { word, only } = state.query;
-  return word.trim() || (only && only !== "missing") ? (rowsOf(index, entry, state.query)[0] ?? -1) : -1;
+  if (word.trim() || (only && only !== "missing")) return rowsOf(index, entry, state.query)[0] ?? -1;
+  if (index.ids.length > FEW || !index.words[entry].length) return -1;
+  if (index.answers) return 0;
+  const lengths = index.words[entry].map((each) => index.vocabulary[each].length);
+  return lengths.indexOf(Math.max(...lengths));
 }
 
 function card(entry) {
@@ -318,6 +328,9 @@ function start() {
   byId("words").append(...common(index, false, 300).map((word) => make("option", { value: word })));
   if (index.answers) byId("answers").append(...common(index, true, 300).map((word) => make("option", { value: word })));
   byId("method-label").hidden = index.methods.length < 2;
+  byId("filters").hidden = index.ids.length <= FEW;
+  byId("many-label").hidden = index.ids.length <= Number(byId("many").options[0].value);
+  byId("cards").classList.toggle("few", index.ids.length <= FEW);
   byId("method").append(...index.methods.map((name, number) => make("option", { value: number }, name)));
   byId("colours").append(...Object.keys(tables).map((name) => make("option", {}, name)));
   const rows = index.words.reduce((sum, words) => sum + words.length, 0);
@@ -332,6 +345,7 @@ function start() {
   byId("filters").addEventListener("reset", () => setTimeout(search));
   byId("looks").addEventListener("input", () => {
     looks.method = Number(byId("method").value || 0);
+    if (looks.colours !== byId("colours").value) byId("opacity").value = opacityOf(byId("colours").value);
     looks.colours = byId("colours").value;
     looks.opacity = Number(byId("opacity").value);
     looks.scale = byId("scale").value;

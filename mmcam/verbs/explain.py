@@ -32,7 +32,7 @@ examples:
   mmcam explain photo.jpg --config my.yaml --layer layer3 --method hires_cam --device cuda
   mmcam explain photo.jpg --layer features.12,features.15,features.18 --fuse max"""
 
-ON_PAGE, MAP_ON_PAGE = 448, 112  # pixels; a page of few pictures may show more of each than one of thousands
+ON_PAGE = 448  # pixels a side; a page of few pictures may show more of each than one of thousands
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -188,4 +188,4 @@ def _page(path: Path, shown: "Sequence[Shown]", task: "Task") -> None:
 
     first = shown[0].first
     facts = Facts(facts={"layer": first.layer, "method": first.method}, separator=task.separator)
-    write(path, shown, facts, side=ON_PAGE, map_side=MAP_ON_PAGE, overwrite=True)
+    write(path, shown, facts, side=ON_PAGE, overwrite=True)

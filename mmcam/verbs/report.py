@@ -17,7 +17,7 @@ opens from the disk, asks for nothing, and can be sent to anybody. Its pictures 
 those are gone, it shows the maps alone and says so. Of annotated data it also shows which maps point elsewhere and
 which words name what is not there; with --results, the figures of mmcam evaluate.
 
-A picture takes some 10 kB, a map 0.4 kB (14 x 14): 5,000 photos with ten words each some 80 MB.
+A picture takes some 10 kB, a map 0.4 kB (14 x 14): 5,000 photos with ten words each some 85 MB.
 
 examples:
   mmcam report runs/captions

@@ -72,6 +72,17 @@ def test_colours_are_those_of_the_strips():
         assert set(np.array(pixels).reshape(-1, 4)[:, 3]) == {255}
 
 
+def test_colours_over_a_picture_in_grey_are_those_of_highlight():
+    values, table = [0.0, 25.5, 127.5, 255.0], [0] * 768
+    full, half = compute(
+        "coloured(values, table, 1, true)", "coloured(values, table, 0.5, true)", values=values, table=table
+    )
+    for pixels, gain in ((full, 1), (half, 0.5)):
+        shares = [value / 255 * gain for value in values]
+        expected = [255 * share * (2 - share) for share in shares]
+        assert np.abs(np.array(pixels).reshape(-1, 4)[:, 3] - expected).max() <= 0.5
+
+
 def test_joint_scale_is_by_the_greatest_peak():
     assert compute(
         'gainOf([1, 4, 0], 0, "joint")', 'gainOf([1, 4, 0], 0, "own")', 'gainOf([0, 0], 1, "joint")', 'bytesOf("AP8B")'
