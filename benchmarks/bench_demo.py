@@ -36,7 +36,7 @@ from mmcam.demo import drawn
 from mmcam.demo.looks import Look, heard_by, look, side_by_side
 from mmcam.demo.served import Served, serve
 from mmcam.scenes.draw import draw
-from mmcam.scenes.language import questions
+from mmcam.scenes.questions import questions
 from mmcam.scenes.source import Scenes
 
 KINDS = ("captioning", "vqa", "classification")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmcam.cli import main as mmcam
 from mmcam.scenes.draw import draw
-from mmcam.scenes.language import questions
+from mmcam.scenes.questions import questions
 from mmcam.scenes.write import scenes
 
 

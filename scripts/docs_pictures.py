@@ -22,7 +22,7 @@ from mmcam import draw, sheet
 from mmcam.explanation import Explanation
 from mmcam.heard import with_words
 from mmcam.scenes.draw import draw as draw_scene
-from mmcam.scenes.language import questions
+from mmcam.scenes.questions import questions
 from mmcam.scenes.source import Scenes
 from mmcam.scenes.write import scenes
 from mmcam.task import Sample

@@ -23,7 +23,8 @@ from mmcam.engine import explain_activations
 from mmcam.errors import UserError
 from mmcam.methods.table import names
 from mmcam.scenes.draw import draw as draw_scene
-from mmcam.scenes.language import captions, questions
+from mmcam.scenes.language import captions
+from mmcam.scenes.questions import questions
 from mmcam.scenes.write import scenes
 from mmcam.sheet import strip
 from mmcam.task import Sample

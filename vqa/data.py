@@ -12,7 +12,7 @@ from torch import Tensor
 from mmcam.errors import unknown
 from mmcam.image import read_image
 from mmcam.scenes.draw import draw
-from mmcam.scenes.language import questions
+from mmcam.scenes.questions import questions
 from mmcam.scenes.source import Scenes
 from mmcam.task import Sample
 from mmcam.truth import Things, Truth

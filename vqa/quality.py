@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from mmcam.image import read_image
 from mmcam.quality import PointingTable, Quality, pictured, with_baselines
-from mmcam.scenes.language import questions
+from mmcam.scenes.questions import questions
 from mmcam.task import Batch, Sample, Task
 from mmcam.text import pad, tokenise
 from vqa.published import VqaV2, of_split

@@ -7,7 +7,8 @@ from importlib.util import find_spec
 from PIL import Image
 
 from mmcam.scenes.draw import draw
-from mmcam.scenes.language import captions, questions
+from mmcam.scenes.language import captions
+from mmcam.scenes.questions import questions
 from mmcam.scenes.source import Scenes
 
 __all__ = ["Offered", "samples"]

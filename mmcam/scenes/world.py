@@ -46,7 +46,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """The layout of one picture; `mmcam.scenes.draw.draw` makes the pixels and `mmcam.scenes.language` the texts.
+    """The layout of one picture: `draw` makes the pixels of it, `language` and `questions` the texts.
 
     Attributes:
         key: "seed/split/index", which also seeds background and texts.

@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from mmcam.scenes.draw import aspects, draw
 from mmcam.scenes.kinds import KINDS, NAMES
-from mmcam.scenes.language import captions, questions
+from mmcam.scenes.language import captions
+from mmcam.scenes.questions import questions
 from mmcam.scenes.world import SIZE, Scene, make_scene
 
 SPLITS = ("train", "val", "test", "hard")

@@ -6,7 +6,8 @@ import pytest
 from mmcam.config import instantiate
 from mmcam.errors import UserError
 from mmcam.scenes.draw import draw
-from mmcam.scenes.language import is_true, questions
+from mmcam.scenes.language import is_true
+from mmcam.scenes.questions import questions
 from mmcam.scenes.source import Scenes
 from mmcam.scenes.write import write
 from mmcam.sources import Files, Source, choose_source

@@ -7,7 +7,8 @@ import pytest
 
 from mmcam.errors import UserError
 from mmcam.scenes.kinds import NAMES
-from mmcam.scenes.language import captions, questions
+from mmcam.scenes.language import captions
+from mmcam.scenes.questions import questions
 from mmcam.scenes.world import (
     RELATIONS,
     SIZE,

@@ -9,7 +9,8 @@ from pycocotools.coco import COCO
 
 from mmcam.scenes.draw import draw
 from mmcam.scenes.kinds import BY_NAME, NAMES
-from mmcam.scenes.language import captions, questions
+from mmcam.scenes.language import captions
+from mmcam.scenes.questions import questions
 from mmcam.scenes.world import SIZE
 from mmcam.scenes.write import _run_lengths, scenes, write
 

@@ -10,7 +10,7 @@ from mmcam.config import import_class, resolve
 from mmcam.errors import UserError
 from mmcam.image import read_image
 from mmcam.scenes.draw import draw
-from mmcam.scenes.language import questions
+from mmcam.scenes.questions import questions
 from mmcam.scenes.write import scenes
 from mmcam.truth import Truth
 from vqa.clevr import Clevr

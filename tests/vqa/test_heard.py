@@ -11,7 +11,8 @@ from mmcam.analysis import over_runner_up
 from mmcam.engine import explain_activations
 from mmcam.gradients import looped
 from mmcam.heard import METHODS, gradient_times_embedding, integrated_gradients, shares, with_words
-from mmcam.scenes.language import NOUNS, questions
+from mmcam.scenes.language import NOUNS
+from mmcam.scenes.questions import questions
 from mmcam.scenes.source import Scenes
 from mmcam.task import Sample
 from tests.reference import untouched

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mmcam.errors import UserError
-from mmcam.scenes.language import questions
+from mmcam.scenes.questions import questions
 from mmcam.scenes.write import scenes, write
 from vqa.published import Asked, VqaV2, common_answers, of_split
 

@@ -4,7 +4,7 @@ from torch import nn
 
 from mmcam.checkpoint import save_model
 from mmcam.scenes.kinds import GROUPS, KINDS
-from mmcam.scenes.language import ANSWERS, questions
+from mmcam.scenes.questions import ANSWERS, questions
 from mmcam.scenes.write import scenes, write
 from mmcam.task import Targets
 from mmcam.text import Vocabulary, tokenise

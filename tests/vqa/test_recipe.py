@@ -7,7 +7,7 @@ from classification.scenes import SceneClassifier
 from mmcam.checkpoint import save_model
 from mmcam.errors import UserError
 from mmcam.scenes.kinds import NAMES
-from mmcam.scenes.language import questions
+from mmcam.scenes.questions import questions
 from mmcam.scenes.write import scenes, write
 from mmcam.text import tokenise
 from mmcam.training import train
