@@ -60,6 +60,7 @@ def explained(built):
 
 @pytest.mark.parametrize("name", ["blip", "vit-gpt2", "llava", "qwen2.5-vl", "blip-2-t5", "vit"])
 @pytest.mark.parametrize("spread", [hook_all, dispatch])
+@pytest.mark.filterwarnings("ignore:The following device_map keys do not match:UserWarning")  # BLIP-2's query_tokens
 def test_a_dispatched_model_has_the_maps_of_a_plain_one(name, spread):
     built, plain = tiny.build(name), tiny.build(name)
     spread(built.model)
