@@ -16,21 +16,20 @@ given on the command line; a name that the constructor does not have is refused.
 import json
 import re
 from argparse import ArgumentError
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import is_dataclass
-from importlib import import_module
 from inspect import isabstract
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, cast, get_args, get_type_hints
+from typing import Any, ClassVar, TypeVar
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
+from mmcam.class_path import import_class, make, parser_of
 from mmcam.errors import UserError, unknown
 from mmcam.resources import config_path
 
-__all__ = ["SECTIONS", "Config", "import_class", "instantiate", "one_line", "read_config", "resolve"]
+__all__ = ["SECTIONS", "Config", "instantiate", "one_line", "read_config", "resolve"]
 
 SECTIONS = ("task", "data", "train", "quality", "explain", "metrics", "experiment", "questions", "samples")
 """What may stand at the top level of a file."""
@@ -124,7 +123,7 @@ def instantiate(config: Config, section: str, base: type[T], overrides: Mapping[
         UserError: The section, a class or a key is unknown, or a value has the wrong type.
     """
     cls, values, more = _parse(config, section, base, overrides or {})
-    return cls(**_grouped(cls, _make(values.as_dict())), **more)
+    return make(cls, values.as_dict(), more)
 
 
 def resolve(config: Config, section: str, base: type, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -145,47 +144,6 @@ def resolve(config: Config, section: str, base: type, overrides: Mapping[str, An
     cls, values, more = _parse(config, section, base, overrides or {})
     plain = {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": _plain(values.as_dict())}
     return plain | ({"dict_kwargs": _plain(more)} if more else {})
-
-
-def import_class(path: object, where: str, base: type[T] = object) -> type[T]:
-    """Import a class by its full name.
-
-    Args:
-        path: "package.module.Class".
-        where: The key that it stands at, for the error.
-        base: What it must be a subclass of.
-
-    Returns:
-        The class.
-
-    Raises:
-        UserError: There is no such module or class, it is no subclass, or the module needs a package that is missing.
-    """
-    if not (isinstance(path, str) and "." in path and all(part.isidentifier() for part in path.split("."))):
-        raise UserError(f"{where}: expected a class with its module, such as 'captioning.CaptioningTask', got {path!r}")
-    module, _, name = path.rpartition(".")
-    try:
-        content = import_module(module)
-    except ModuleNotFoundError as error:
-        missing = error.name or module
-        if f"{module}.".startswith(f"{missing}."):
-            hint = "check the spelling, and that you start from the folder that holds it"
-            raise UserError(f"{where}: expected a module to import, but there is no {missing!r}; {hint}") from error
-        hint = f"pip install {missing.partition('.')[0]}"
-        raise UserError(f"{where}: {module} needs the package {missing!r}, which is not installed; {hint}") from error
-    try:
-        cls = getattr(content, name)
-    except AttributeError:
-        classes = {
-            known for known, value in vars(content).items() if isinstance(value, type) and issubclass(value, base)
-        }
-        raise unknown(f"class in {module}", name, classes | {*getattr(content, "__all__", ())}) from None
-    if not (isinstance(cls, type) and issubclass(cls, base)):
-        raise UserError(f"{where}: expected a subclass of {base.__module__}.{base.__qualname__}, got {path!r}")
-    if isabstract(cls):
-        left = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
-        raise UserError(f"{where}: expected a class that can be made, but {path!r} is abstract; it lacks {left}")
-    return cls
 
 
 def one_line(error: Exception | str) -> str:
@@ -227,7 +185,7 @@ def _parse(
         raise UserError(f"{section}: expected the key class_path, got {', '.join(chosen)}; name a {base.__qualname__}")
     cls = import_class(chosen["class_path"], f"{section}.class_path", base) if "class_path" in chosen else base
     arguments, where = chosen.get("init_args") or {}, f"{section}.init_args"
-    parser = _check(cls, arguments, where)
+    parser = parser_of(cls, arguments, where)
     try:
         return cls, parser.parse_object(arguments), dict(chosen.get("dict_kwargs") or {})
     except ArgumentError as error:
@@ -255,61 +213,6 @@ def _set(chosen: dict[str, Any], section: str, name: str, value: object) -> None
     if "class_path" in node and path[-1] not in KEYS:
         node = node.setdefault("init_args", {})
     node[path[-1]] = value
-
-
-def _check(cls: type, arguments: object, where: str) -> ArgumentParser:
-    """Refuse names that a constructor does not have, also inside nested classes; give the constructor's parser."""
-    if not isinstance(arguments, dict):
-        raise UserError(f"{where}: expected the arguments of {cls.__qualname__} by name, got {arguments!r}")
-    parser = ArgumentParser(exit_on_error=False, add_help=False)
-    parser.add_class_arguments(cls, None, fail_untyped=False)
-    known = {name.partition(".")[0] for name in parser.get_defaults().keys()}  # noqa: SIM118 (a Namespace)
-    for name, value in arguments.items():
-        if name not in known:
-            raise unknown(f"key of {where}", str(name), known)
-        for place, nested in _nested(value, f"{where}.{name}"):
-            _check(import_class(nested["class_path"], f"{place}.class_path"), nested.get("init_args") or {}, place)
-    return parser
-
-
-def _nested(value: object, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Find the classes among an argument's values."""
-    if isinstance(value, dict):
-        if "class_path" in value:
-            yield where, value
-            return
-        for key, inner in value.items():
-            yield from _nested(inner, f"{where}.{key}")
-    elif isinstance(value, list | tuple):
-        for number, inner in enumerate(value):
-            yield from _nested(inner, f"{where}[{number}]")
-
-
-def _make(value: Any) -> Any:  # noqa: ANN401
-    """Make nested classes, innermost first. Not by jsonargparse, which hides what a constructor raises."""
-    if isinstance(value, dict):
-        made = {key: _make(inner) for key, inner in value.items()}
-        if "class_path" not in made:
-            return made
-        cls = cast(Any, import_class(made["class_path"], "class_path"))
-        return cls(**made.get("init_args", {}), **made.get("dict_kwargs", {}))
-    if type(value) in (list, tuple):
-        return type(value)(_make(inner) for inner in value)
-    return value
-
-
-def _grouped(cls: type, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Make dataclasses of the arguments that are annotated so, such as `source: {revision: …}`."""
-    if not any(type(value) is dict for value in arguments.values()):
-        return arguments
-    hints = get_type_hints(cls.__init__)
-    made = dict(arguments)
-    for name, value in arguments.items():
-        hint = hints.get(name)
-        kinds = [kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and is_dataclass(kind)]
-        if kinds and type(value) is dict:
-            made[name] = kinds[0](**value)
-    return made
 
 
 def _plain(value: object) -> object:

@@ -21,7 +21,8 @@ from typing import Any
 import fsspec
 from PIL import Image
 
-from mmcam.config import Config, import_class, instantiate, read_config, resolve
+from mmcam.class_path import import_class
+from mmcam.config import Config, instantiate, read_config, resolve
 from mmcam.errors import UserError, unknown
 from mmcam.find import SUFFIXES
 from mmcam.image import read_image

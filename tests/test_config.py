@@ -7,7 +7,7 @@ import yaml
 from PIL import Image
 
 from mmcam.cli import main
-from mmcam.config import import_class, instantiate, one_line, read_config, resolve
+from mmcam.config import instantiate, one_line, read_config, resolve
 from mmcam.errors import UserError
 from mmcam.huggingface.families import FAMILIES, find
 from mmcam.load import default_method
@@ -225,13 +225,6 @@ def test_files_that_are_no_configuration(tmp_path, text):
     with pytest.raises(UserError, match=r"mine\.yaml: expected") as caught:
         read_config(path)
     assert "\n" not in str(caught.value)
-
-
-def test_a_missing_package_is_named(tmp_path, monkeypatch):
-    (tmp_path / "needy_module.py").write_text("import absent_package.inner")
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(UserError, match=r"needy_module needs the package 'absent_package'.*pip install absent_package"):
-        import_class("needy_module.Thing", "task.class_path")
 
 
 def test_one_line():

@@ -146,7 +146,7 @@ def _facts(about: dict[str, Any], methods: tuple[str, ...]) -> dict[str, str]:
 
 def _separator(config: dict[str, Any]) -> str:
     """That of the task between its words; a space if the task is not at hand."""
-    from mmcam.config import import_class
+    from mmcam.class_path import import_class
     from mmcam.task import Task
 
     try:

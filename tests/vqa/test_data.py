@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmcam.config import import_class, resolve
+from mmcam.class_path import import_class
+from mmcam.config import resolve
 from mmcam.errors import UserError
 from mmcam.image import read_image
 from mmcam.scenes.draw import draw
