@@ -3,9 +3,8 @@ import copy
 import pytest
 import torch
 
-from mmcam import doctor
 from mmcam.cli import main
-from mmcam.doctor import FAILED, OK, SKIPPED, depends_on_layer, examine
+from mmcam.doctor import FAILED, OK, SKIPPED, depends_on_layer, derivatives, examine
 from mmcam.errors import UserError
 from mmcam.task import Sample
 from mmcam.verbs.doctor import random_pictures
@@ -77,13 +76,13 @@ def test_a_head_that_rounds_to_float32_on_its_way():
 
 
 def test_finite_differences_catch_a_wrong_reference(monkeypatch):
-    right = doctor.channel_weights
+    right = derivatives.channel_weights
 
     def wrong(*arguments):
         scores, weights = right(*arguments)
         return scores, weights * 1.01
 
-    monkeypatch.setattr(doctor, "channel_weights", wrong)
+    monkeypatch.setattr(derivatives, "channel_weights", wrong)
     assert results(TinyTask(head="mlp"))["finite differences"] == FAILED
 
 
