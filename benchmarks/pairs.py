@@ -28,8 +28,9 @@ from mmcam.engine import explain
 from mmcam.methods import conventions
 from mmcam.methods.finer import explain_finer, nearest
 from mmcam.methods.masking import Masks, score_cam
+from mmcam.methods.occlusion import occlusion
 from mmcam.methods.subject import Subject
-from mmcam.pixels import guided_grad_cam, integrated_gradients, occlusion, pixel_gradients
+from mmcam.pixels import guided_grad_cam, integrated_gradients, pixel_gradients
 
 STEPS = 50
 """Of integrated gradients, as captum's default."""

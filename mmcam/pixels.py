@@ -1,4 +1,4 @@
-"""Ways of looking at single pixels: guided and deconv gradients, Guided Grad-CAM, their smoothed kin, occlusion.
+"""Gradients at single pixels and what is made of them: Guided Grad-CAM, integrated and smoothed gradients.
 
 Each is a function (task, batch, targets) → one number a channel and pixel of the network's input, signed, for every row
 of every picture; `channel_sum` and `channel_maximum` make maps of them. `pixel_gradients` (`mmcam.methods.saliency`)
@@ -16,9 +16,9 @@ from torch.nn.functional import interpolate
 
 from mmcam.cam import grad_cam
 from mmcam.errors import UserError
-from mmcam.gradients import channel_weights, of_rows
+from mmcam.gradients import channel_weights
 from mmcam.methods.guided import Rule
-from mmcam.methods.saliency import GRAPH, PASSING, Part, by_parts, everyone, pixel_gradients, room, settled, taken
+from mmcam.methods.saliency import GRAPH, Part, by_parts, everyone, pixel_gradients, room, settled, taken
 from mmcam.task import Batch, Targets, Task, vjp_of
 
 __all__ = [
@@ -27,11 +27,8 @@ __all__ = [
     "channel_sum",
     "guided_grad_cam",
     "integrated_gradients",
-    "occluded",
-    "occlusion",
     "own_targets",
     "pixel_gradients",
-    "row_scores",
     "smooth_grad",
     "times_grad_cam",
     "times_maps",
@@ -161,57 +158,6 @@ def smooth_grad(
         return _weighted(task, batch, targets, noisy, [1 / count] * count, rule, seeing, memory)
 
 
-def occlusion(
-    task: Task,
-    batch: Batch,
-    targets: Targets | None = None,
-    window: int | tuple[int, int] = 16,
-    stride: int | tuple[int, int] = 8,
-    fill: float | Float[Tensor, "#b #c #H #W"] = 0.0,
-    memory: int | None = None,
-) -> Float[Tensor, "b r H W"]:
-    """Occlusion (Zeiler and Fergus, arXiv 1311.2901): how much every row's score drops when a window is covered.
-
-    All rows are scored in the same forward. A pixel gets the mean over the windows that cover it, as in captum.
-
-    Args:
-        task: See `pixel_gradients`, also for the others.
-        batch: The samples.
-        targets: What to explain.
-        window: Its height and width in pixels of the network's input.
-        stride: How far it moves; at most its size, or pixels would be left out. The last one may reach over the edge.
-        fill: What covers, in the network's input, where zero is the mean colour.
-        memory: Bytes that one pass may take, roughly.
-
-    Returns:
-        y(picture) - y(covered picture).
-
-    Raises:
-        UserError: The window or the stride is not positive, or the stride is larger than the window.
-    """
-    return occluded(task, batch, targets, window, stride, fill, memory)[1]
-
-
-def occluded(
-    task: Task,
-    batch: Batch,
-    targets: Targets | None = None,
-    window: int | tuple[int, int] = 16,
-    stride: int | tuple[int, int] = 8,
-    fill: float | Float[Tensor, "#b #c #H #W"] = 0.0,
-    memory: int | None = None,
-) -> tuple[Float[Tensor, "b r"], Float[Tensor, "b r H W"]]:
-    """The scores of the whole pictures, and `occlusion`, which needs them."""
-    side, step = _pair(window), _pair(stride)
-    if min(*side, *step) < 1 or step[0] > side[0] or step[1] > side[1]:
-        raise UserError(f"expected a window of at least a pixel and a stride up to its size, got {side} and {step}")
-    with settled(task, batch, targets) as (batch, targets), torch.no_grad():
-        cover = torch.as_tensor(fill, dtype=batch.images.dtype, device=batch.images.device).expand_as(batch.images)
-        parts = everyone(batch).split(room(batch, memory, PASSING))
-        found = [_occlusion(task, *taken(batch, targets, i), cover[i], side, step, memory) for i in parts]
-        return torch.cat([whole for whole, _ in found]), torch.cat([drops for _, drops in found])
-
-
 def channel_sum(gradients: Float[Tensor, "b r c H W"]) -> Float[Tensor, "b r H W"]:
     """Signed maps: the sum over the channels."""
     return gradients.sum(2)
@@ -226,12 +172,6 @@ def own_targets(task: Task, batch: Batch) -> Targets:
     """What the model itself says of the samples, on the task's device."""
     with settled(task, batch, None) as (_, targets):
         return targets
-
-
-def row_scores(task: Task, batch: Batch, targets: Targets) -> Float[Tensor, "b r"]:
-    """The score of every row, without a graph; zero for padded rows."""
-    with settled(task, batch, targets) as (batch, targets), torch.no_grad():
-        return _row_scores(task, batch, targets)
 
 
 def _weighted(
@@ -256,54 +196,7 @@ def _weighted(
     return total
 
 
-def _occlusion(
-    task: Task,
-    batch: Batch,
-    targets: Targets,
-    cover: Float[Tensor, "b c H W"],
-    side: tuple[int, int],
-    step: tuple[int, int],
-    memory: int | None,
-) -> tuple[Float[Tensor, "b r"], Float[Tensor, "b r H W"]]:
-    """`occluded` of one part of a batch."""
-    b, _, height, width = batch.images.shape
-    windows = [
-        (slice(top, top + side[0]), slice(left, left + side[1]))
-        for top in _starts(height, side[0], step[0])
-        for left in _starts(width, side[1], step[1])
-    ]
-    whole = _row_scores(task, batch, targets)  # (b, r)
-    total = whole.new_zeros(*whole.shape, height, width)
-    count = whole.new_zeros(height, width)
-    many = max(1, room(batch, memory, PASSING) // b)
-    for start in range(0, len(windows), many):
-        some = windows[start : start + many]
-        index = everyone(batch).repeat(len(some))
-        images = batch.images.repeat(len(some), 1, 1, 1)
-        for covered, place in zip(images.split(b), some, strict=True):
-            covered[:, :, *place] = cover[:, :, *place]
-        scores = _row_scores(task, replace(batch.take(index), images=images), targets.take(index))
-        for covered, place in zip(scores.split(b), some, strict=True):
-            total[:, :, *place] += (whole - covered)[..., None, None]
-            count[place] += 1
-    return whole, total / count
-
-
-def _starts(length: int, side: int, step: int) -> range:
-    """Where windows begin, so that every pixel is in one."""
-    return range(0, max(length - side, 0) + step, step)
-
-
-def _row_scores(task: Task, batch: Batch, targets: Targets) -> Float[Tensor, "b r"]:
-    seen = replace(batch, memo={})
-    return of_rows(targets.rows, task.scores(task.trunk(seen), seen, targets))
-
-
 def _positive(name: str, value: int) -> int:
     if value < 1:
         raise UserError(f"expected {name} of at least 1, got {value}")
     return value
-
-
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else value

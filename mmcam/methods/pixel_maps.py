@@ -16,9 +16,10 @@ from torch import Tensor
 
 from mmcam.gradients import of_rows
 from mmcam.methods.guided import Rule
+from mmcam.methods.occlusion import occluded
 from mmcam.methods.saliency import Part, by_parts
 from mmcam.methods.subject import Subject, check
-from mmcam.pixels import channel_maximum, channel_sum, integrated_gradients, occluded, smooth_grad, times_grad_cam
+from mmcam.pixels import channel_maximum, channel_sum, integrated_gradients, smooth_grad, times_grad_cam
 from mmcam.task import Task
 
 __all__ = ["FROM_PIXELS"]
