@@ -26,6 +26,7 @@ from mmcam.scenes.language import captions, is_true
 from mmcam.scenes.world import Scene, compose
 from mmcam.task import Sample
 from mmcam.training import Recipe, Steps
+from mmcam.training.options import making, starting
 
 __all__ = ["FewKinds", "HFScenesRecipe", "PupilTask"]
 
@@ -122,18 +123,13 @@ class HFScenesRecipe(Recipe):
 
     def build(self) -> nn.Module:
         """A random model; its tower a trained one if there is one to start from."""
-        try:
+        with making("a tiny model's", self.options):
             pupil = build(self.kind, self.world["kinds"], **self.options)
-        except TypeError as error:
-            raise UserError(f"options: {self.options} are none of a tiny model's: {error}") from error
         if self.start:
             if not (Path(self.start) / "config.json").exists():
                 raise UserError(f"start: expected the folder of a trained VisionEncoderDecoder, got {self.start!r}")
-            try:
+            with starting(self.start, self.options):
                 pupil.take_tower(self.start)
-            except RuntimeError as error:
-                reason = " ".join(str(error).split())
-                raise UserError(f"start: {self.start} is of other options than {self.options}: {reason}") from error
         self._pupil = pupil
         return pupil
 

@@ -24,6 +24,7 @@ from mmcam.scenes.kinds import NAMES
 from mmcam.scenes.language import NOUNS
 from mmcam.text import END, START, Vocabulary, pad, tokenise
 from mmcam.training import Steps, TrunkRecipe
+from mmcam.training.options import check_counts, check_measures, making, starting
 from mmcam.training.processes import everyones, share
 
 MODELS: dict[str, type[Any]] = {"ShowAndTell": ShowAndTell, "AttendAndTell": AttendAndTell}
@@ -89,14 +90,8 @@ class CaptionRecipe(TrunkRecipe):
         """
         if model not in MODELS:
             raise unknown("captioner", model, MODELS)
-        measures = ["", "loss", "val_loss", *(["cider_d"] if judged else [])]
-        if best_by not in measures:
-            raise unknown("measure in best_by", best_by, measures[1:])
-        if judged < 0:
-            raise UserError(f"judged: expected 0 at least, got {judged}")
-        for name, number in {"batch_size": batch_size, "captions_each": captions_each, "limit": limit}.items():
-            if number is not None and number < 1:
-                raise UserError(f"{name}: expected 1 at least, got {number}")
+        check_measures(best_by, judged, ("loss", "val_loss"), "cider_d")
+        check_counts(batch_size=batch_size, captions_each=captions_each, limit=limit)
         self.start = start
         self.model, self.data, self.backbone, self.backbone_weights = model, data, backbone, backbone_weights
         self.train_split, self.val_split = train_split, val_split
@@ -112,10 +107,8 @@ class CaptionRecipe(TrunkRecipe):
         """A random language half on a trained trunk."""
         captions = [text for texts in self._read(self.train_split, self.limit)[1] for text in texts]
         vocabulary = Vocabulary.build(captions, self.least_count)
-        try:
+        with making(self.model, self.options):
             model = MODELS[self.model](list(vocabulary.words), self.backbone, **self.options)
-        except TypeError as error:
-            raise UserError(f"options: {self.options} are none of {self.model}: {error}") from error
         load_backbone(model.backbone, self.backbone_weights, self.backbone)
         self.begin(model, 1)
         _name_what_is_known(model)
@@ -123,11 +116,8 @@ class CaptionRecipe(TrunkRecipe):
             earlier = load_model(self.start, (MODELS[self.model],))
             if earlier.vocabulary.words != model.vocabulary.words:  # numbers would mean other words
                 raise UserError(f"start: {self.start} knows other words than {self.data} with this limit")
-            try:
+            with starting(self.start, self.options):
                 model.load_state_dict(earlier.state_dict())
-            except RuntimeError as error:
-                reason = " ".join(str(error).split())
-                raise UserError(f"start: {self.start} is of other options than {self.options}: {reason}") from error
         return model
 
     def examples(self, model: nn.Module, device: torch.device) -> Dataset[Any]:

@@ -16,6 +16,7 @@ from mmcam.networks.scene_cnn import SceneCNN
 from mmcam.pictures import Pictures, read_json
 from mmcam.scenes.kinds import NAMES
 from mmcam.training import Recipe
+from mmcam.training.options import check_counts
 
 
 class SceneClassifier(SceneCNN, PyTorchModelHubMixin, library_name="mmcam", license="apache-2.0"):
@@ -109,9 +110,7 @@ class SceneClassifierRecipe(Recipe):
             channels: k of the explained layer.
             limit: Use the first pictures only.
         """
-        for name, number in {"batch_size": batch_size, "channels": channels, "limit": limit}.items():
-            if number is not None and number < 1:
-                raise UserError(f"{name}: expected 1 at least, got {number}")
+        check_counts(batch_size=batch_size, channels=channels, limit=limit)
         self.data, self.epochs, self.batch_size, self.rate, self.seed = data, epochs, batch_size, rate, seed
         self.channels, self.limit = channels, limit
 

@@ -17,7 +17,7 @@ from mmcam.scenes.source import Scenes
 from mmcam.task import Sample
 from mmcam.truth import Things, Truth
 from vqa.accuracy import exact_match, vqa_accuracy
-from vqa.published import Asked, VqaV2, of_split
+from vqa.published import Asked, VqaV2, files_of, of_split
 
 FORMS = ("what", "exists", "count", "group", "where", "relation")
 """The forms of questions about scenes."""
@@ -129,12 +129,7 @@ class AskedPictures(Questions):
             file_name: A picture's name: `{split}` is filled in first, then the picture's id.
             prefix: What the files' names begin with: "v2_"; "" for VQA v1.
         """
-        root = Path(data)
-        pictures = _first(root / split, root / "Images" / name / split)
-        file = f"{prefix}OpenEnded_{name}_{split}_questions.json"
-        questions = _first(root / "annotations" / file, root / "Questions" / file)
-        file = f"{prefix}{name}_{split}_annotations.json"
-        annotations = _first(root / "annotations" / file, root / "Annotations" / file)
+        pictures, questions, annotations = files_of(data, split, name, prefix)
         known = annotations if annotations.exists() else None
         found = VqaV2(pictures, questions, known, of_split(file_name, split))
         super().__init__(found.paths, found.asked)
@@ -146,11 +141,6 @@ class AskedPictures(Questions):
             people = self.asked[number].answers
             values.append(vqa_accuracy(" ".join(words[:1]), people) if people else float("nan"))
         return by_form("vqa_accuracy", torch.tensor(values), [self.asked[number].form for number in said])
-
-
-def _first(*paths: Path) -> Path:
-    """The first that exists, else the first: an error names it."""
-    return next((path for path in paths if path.exists()), paths[0])
 
 
 class AskedScenes(Scenes):

@@ -86,6 +86,36 @@ class VqaV2:
         self.paths = [inside(pictures, _filled(file_name, image), "file_name") for image in number]
 
 
+def files_of(data: str | Path, split: str, name: str, prefix: str = "v2_") -> tuple[Path, Path, Path]:
+    """Find pictures, questions and annotations of a split.
+
+    Args:
+        data: Folder with `<split>/` and `annotations/`, or, as the data set's own tools have it, with
+            `Images/<name>/<split>/`, `Questions/` and `Annotations/`.
+        split: Name of the split, such as "val2014".
+        name: The data set's name in its files.
+        prefix: What the files' names begin with: "v2_"; "" for VQA v1.
+
+    Returns:
+        A folder and two files; they need not exist.
+    """
+    root = Path(data)
+    questions, annotations = (
+        f"{prefix}OpenEnded_{name}_{split}_questions.json",
+        f"{prefix}{name}_{split}_annotations.json",
+    )
+    return (
+        _either(root / split, root / "Images" / name / split),
+        _either(root / "annotations" / questions, root / "Questions" / questions),
+        _either(root / "annotations" / annotations, root / "Annotations" / annotations),
+    )
+
+
+def _either(ours: Path, theirs: Path) -> Path:
+    """The one that exists; if neither does, the one whose folder exists: an error names it."""
+    return theirs if not ours.exists() and (theirs.exists() or theirs.parent.exists()) else ours
+
+
 def _rows(path: Path, key: str) -> list[Entry]:
     return Entry(read_json(path, key), path, "the file").entries(key)
 

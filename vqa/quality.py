@@ -15,7 +15,7 @@ from mmcam.quality import PointingTable, Quality, pictured, with_baselines
 from mmcam.scenes.questions import questions
 from mmcam.task import Batch, Sample, Task
 from mmcam.text import pad, tokenise
-from vqa.published import VqaV2, of_split
+from vqa.published import VqaV2, files_of, of_split
 from vqa.task import VQATask
 
 
@@ -101,14 +101,8 @@ class AnswerAccuracy(Quality):
         """Ask all questions of the first pictures; the seed is of no use here."""
         if not isinstance(task, VQATask):
             raise TypeError("AnswerAccuracy measures a VQATask")
-        annotations = self.data / "annotations"
-        data = VqaV2(
-            self.data / self.split,
-            annotations / f"v2_OpenEnded_{self.name}_{self.split}_questions.json",
-            annotations / f"v2_{self.name}_{self.split}_annotations.json",
-            of_split(self.file_name, self.split),
-            limit,
-        )
+        files = files_of(self.data, self.split, self.name)
+        data = VqaV2(*files, of_split(self.file_name, self.split), limit)
         right = strange = 0
         for start in tqdm(range(0, len(data.asked), 64), desc="questions", mininterval=5):
             asked = data.asked[start : start + 64]

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,10 +19,11 @@ from mmcam.scenes.kinds import NAMES
 from mmcam.scenes.language import NOUNS
 from mmcam.text import Vocabulary, pad, tokenise
 from mmcam.training import Steps, TrunkRecipe
+from mmcam.training.options import check_counts, check_measures, making, starting
 from mmcam.training.processes import everyones, share
 from vqa.accuracy import vqa_accuracy
 from vqa.models import NormProduct, StackedAttention, VQAModel
-from vqa.published import Asked, VqaV2, common_answers, of_split
+from vqa.published import Asked, VqaV2, common_answers, files_of, of_split
 
 MODELS: dict[str, type[Any]] = {"NormProduct": NormProduct, "StackedAttention": StackedAttention}
 
@@ -97,19 +97,8 @@ class VQARecipe(TrunkRecipe):
         """
         if model not in MODELS:
             raise unknown("VQA model", model, MODELS)
-        measures = ["", "loss", "val_accuracy", *(["vqa_accuracy"] if judged else [])]
-        if best_by not in measures:
-            raise unknown("measure in best_by", best_by, measures[1:])
-        if judged < 0:
-            raise UserError(f"judged: expected 0 at least, got {judged}")
-        for key, number in {
-            "batch_size": batch_size,
-            "questions_each": questions_each,
-            "most_answers": most_answers,
-            "limit": limit,
-        }.items():
-            if number is not None and number < 1:
-                raise UserError(f"{key}: expected 1 at least, got {number}")
+        check_measures(best_by, judged, ("loss", "val_accuracy"), "vqa_accuracy")
+        check_counts(batch_size=batch_size, questions_each=questions_each, most_answers=most_answers, limit=limit)
         self.start = start
         self.model, self.data, self.name, self.file_name = model, data, name, file_name
         self.backbone, self.backbone_weights = backbone, backbone_weights
@@ -128,10 +117,8 @@ class VQARecipe(TrunkRecipe):
         asked = self._read(self.train_split, self.limit).asked
         vocabulary = Vocabulary.build((question.question for question in asked), self.least_count)
         answers = common_answers(asked, self.most_answers)
-        try:
+        with making(self.model, self.options):
             model = MODELS[self.model](list(vocabulary.words), answers, self.backbone, **self.options)
-        except TypeError as error:
-            raise UserError(f"options: {self.options} are none of {self.model}: {error}") from error
         load_backbone(model.backbone, self.backbone_weights, self.backbone)
         self.begin(model, 1)
         _name_what_is_known(model)
@@ -140,11 +127,8 @@ class VQARecipe(TrunkRecipe):
             # Numbers mean words and answers, and answers are in the order of how common they are in these data.
             if (earlier.vocabulary.words, earlier.answers) != (model.vocabulary.words, model.answers):
                 raise UserError(f"start: {self.start} knows other words or answers than {self.data} with this limit")
-            try:
+            with starting(self.start, self.options):
                 model.load_state_dict(earlier.state_dict())
-            except RuntimeError as error:
-                reason = " ".join(str(error).split())
-                raise UserError(f"start: {self.start} is of other options than {self.options}: {reason}") from error
         return model
 
     def examples(self, model: nn.Module, device: torch.device) -> Dataset[Any]:
@@ -238,17 +222,7 @@ class VQARecipe(TrunkRecipe):
         return _Questions(pictures, sorted(together.items()), self.questions_each)
 
     def _read(self, split: str, limit: int | None) -> VqaV2:
-        root = Path(self.data)
-        pictures, questions, annotations = root / split, root / "annotations", root / "annotations"
-        if (root / "Questions").is_dir():
-            pictures, questions, annotations = (
-                root / "Images" / self.name / split,
-                root / "Questions",
-                root / "Annotations",
-            )
-        questions = questions / f"v2_OpenEnded_{self.name}_{split}_questions.json"
-        annotations = annotations / f"v2_{self.name}_{split}_annotations.json"
-        return VqaV2(pictures, questions, annotations, of_split(self.file_name, split), limit)
+        return VqaV2(*files_of(self.data, split, self.name), of_split(self.file_name, split), limit)
 
 
 def _name_what_is_known(model: VQAModel) -> None:

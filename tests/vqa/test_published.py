@@ -8,7 +8,7 @@ import pytest
 from mmcam.errors import UserError
 from mmcam.scenes.questions import questions
 from mmcam.scenes.write import scenes, write
-from vqa.published import Asked, VqaV2, common_answers, of_split
+from vqa.published import Asked, VqaV2, common_answers, files_of, of_split
 
 FILES = Path(__file__).parents[1] / "data" / "annotations"
 
@@ -166,3 +166,17 @@ def test_multiple_choice_questions_are_read_as_well():
     files = [root / "Questions" / f"{kind}_mscoco_val2014_questions.json" for kind in ("MultipleChoice", "OpenEnded")]
     notes = root / "Annotations" / "mscoco_val2014_annotations.json"
     assert VqaV2(root, files[0], notes).asked == VqaV2(root, files[1], notes).asked
+
+
+def test_files_of_a_split_are_found_in_either_layout_also_mixed(tmp_path):
+    files = files_of(tmp_path, "val", "scenes")
+    ours = ("val", "annotations/v2_OpenEnded_scenes_val_questions.json", "annotations/v2_scenes_val_annotations.json")
+    assert files == tuple(tmp_path / name for name in ours)
+    (tmp_path / "Questions").mkdir()
+    (tmp_path / "val").mkdir()
+    questions = tmp_path / "Questions" / "v2_OpenEnded_scenes_val_questions.json"
+    assert files_of(tmp_path, "val", "scenes") == (files[0], questions, files[2])
+    files[1].parent.mkdir()
+    files[1].touch()
+    assert files_of(tmp_path, "val", "scenes")[1] == files[1]
+    assert files_of(tmp_path, "val", "scenes", "")[1].name == "OpenEnded_scenes_val_questions.json"
