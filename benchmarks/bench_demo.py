@@ -96,8 +96,8 @@ def main(arguments: list[str] | None = None) -> int:
         looks = tuple(layout.defaults(slug, "word").values())[-3:]
         known = [alone(one, number, looks) for number in range(options.pictures)]
         with resident.watching(process.pid):
-            crowd(layout, slug, known[:2], options, Log(), seconds=3)
-            resident.mark("warm")
+            before(layout, slug, known, options, log)
+            resident.mark(f"{options.before} users came and went")
             for number in range(options.rounds):
                 crowd(layout, slug, known, options, log, options.seconds, seed=number)
                 time.sleep(options.rest)
@@ -138,7 +138,7 @@ def alone(one: Served, number: int, looks: tuple[Any, ...]) -> Alone:
     picture = draw(scene)[0]
     data = io.BytesIO()
     picture.save(data, "PNG")
-    question = questions(scene, 1)[0].text if one.needs else ""
+    question = questions(scene, 4)[0].text if one.needs else ""
     found = look(one, picture, question)
     count = len(found.words)
     pages: dict[tuple[str, tuple[int, ...]], str] = {
@@ -152,6 +152,19 @@ def alone(one: Served, number: int, looks: tuple[Any, ...]) -> Alone:
         pages["heard", rows] = drawn.words_heard(heard_by(found, rows))
     pages["files", ()] = drawn.files(found, one.config, *looks)
     return Alone(data.getvalue(), question, found, pages)
+
+
+def before(layout: Layout, slug: str, known: list[Alone], options: argparse.Namespace, log: Log) -> None:
+    """Let others come first, one after another: with them the server holds as many users as it ever will."""
+
+    def look_in(number: int) -> None:
+        with closing(Visitor(layout, slug)) as visitor:
+            user = User(visitor, known, Random(f"{options.seed} before {number}"), Log())
+            user.new_picture()
+        log.wrong.extend(user.log.wrong)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(look_in, range(options.before)))
 
 
 def crowd(
@@ -261,6 +274,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--think", type=float, default=1.0, help="seconds between an answer and the next click, on average"
     )
+    parser.add_argument("--before", type=int, default=100, help="users who come and go first; 100 are remembered")
     parser.add_argument("--rest", type=float, default=3.0, help="seconds between rounds")
     parser.add_argument("--pictures", type=int, default=24)
     parser.add_argument("--device", default="cpu")

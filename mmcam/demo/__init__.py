@@ -36,7 +36,7 @@ MOST_BYTES = 20_000_000
 WAITING = 64
 SESSIONS = 100
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
-OFTEN = 60
+OFTEN = 10
 """Seconds between two looks for old uploads, and for memory that can be given back."""
 
 HEAD = """
