@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmcam.errors import UserError, unknown
+from mmcam.errors import UserError
 from mmcam.huggingface.families import Family
 from mmcam.huggingface.targets import spaced, tokens
 from mmcam.huggingface.task import Generation, HFTask, Source, others
 from mmcam.task import Batch, Sample, Targets
+from vqa.answers import named
 
 
 class HFVQATask(HFTask):
@@ -125,20 +126,7 @@ class HFVQATask(HFTask):
             gaps = spaced(self.speaker, batch)
             ids = [tokens(self.speaker, text, gap) for text, gap in zip(texts, gaps, strict=True)]
             return self._spoken(ids, device, [text.strip() for text in texts])
-        rows = [[" ".join(part.split()) for part in text.split(",") if part.strip()] for text in texts]
-        if not all(rows):
-            raise UserError("expected an answer to explain, got an empty one; leave it out to explain the model's own")
-        pairs = [[part.split(" rather than ", 1) for part in row] for row in rows]
-        targets = Targets.of([[self._number(pair[0]) for pair in row] for row in pairs], rows, device)
-        contrasts = {len(pair) for row in pairs for pair in row}
-        if contrasts == {1}:
-            return targets
-        if contrasts != {2}:
-            raise UserError("expected plain answers or answers 'a rather than b', not both kinds in one call")
-        foils = targets.ids.clone()
-        for i, row in enumerate(pairs):
-            foils[i, : len(row)] = torch.tensor([self._number(pair[1]) for pair in row])
-        return targets.rather_than(foils)
+        return named(texts, self.answers, device)
 
     def _chosen(self, ids: Sequence[Sequence[int]], device: torch.device) -> Targets:
         return Targets.of(ids, [[self.answers[number] for number in row] for row in ids], device)
@@ -150,8 +138,3 @@ class HFVQATask(HFTask):
         said = names or [decode(row, skip_special_tokens=True).strip() for row in ids]
         whole = Targets.of(ids, [["" for _ in row] for row in ids], device).sentence()
         return replace(whole, words=tuple((name,) if row else () for name, row in zip(said, ids, strict=True)))
-
-    def _number(self, answer: str) -> int:
-        if answer not in self.answers:
-            raise unknown("answer", answer, self.answers)
-        return self.answers.index(answer)

@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mmcam.errors import UserError, unknown
+from mmcam.errors import UserError
 from mmcam.networks.cut import Trunk
 from mmcam.task import Batch, Heard, Sample, Targets, Task
+from vqa.answers import named
 from vqa.models import VQAModel, load
 
 
@@ -116,20 +117,7 @@ class VQATask(Task):
         Raises:
             UserError: An answer is not among those of the model; names the nearest ones.
         """
-        rows = [[" ".join(part.lower().split()) for part in text.split(",") if part.strip()] for text in texts]
-        if not all(rows):
-            raise UserError("expected an answer to explain, got an empty one; leave it out to explain the model's own")
-        pairs = [[part.split(" rather than ", 1) for part in row] for row in rows]
-        targets = Targets.of([[self._number(pair[0]) for pair in row] for row in pairs], rows, batch.images.device)
-        contrasts = {len(pair) for row in pairs for pair in row}
-        if contrasts == {1}:
-            return targets
-        if contrasts != {2}:
-            raise UserError("expected plain answers or answers 'a rather than b', not both kinds in one call")
-        foils = targets.ids.clone()
-        for i, row in enumerate(pairs):
-            foils[i, : len(row)] = torch.tensor([self._number(pair[1]) for pair in row])
-        return targets.rather_than(foils)
+        return named([text.lower() for text in texts], self.model.answers, batch.images.device)
 
     @torch.no_grad()
     def answers(self, batch: Batch) -> list[str]:
@@ -155,11 +143,6 @@ class VQATask(Task):
     ) -> Float[Tensor, "bm a"]:
         activations, memo = self._trunk.above(activations, batch.memo)
         return self.model.answer(activations, memo, question.to(activations.dtype))
-
-    def _number(self, answer: str) -> int:
-        if answer not in self.model.answers:
-            raise unknown("answer", answer, self.model.answers)
-        return self.model.answers.index(answer)
 
     def _targets(self, ids: Sequence[Sequence[int]], device: torch.device) -> Targets:
         return Targets.of(ids, [[self.model.answers[number] for number in row] for row in ids], device)
