@@ -1,19 +1,39 @@
 """Let a captioner speak: greedy and beam search, for all pictures of a batch together."""
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from captioning.models import Captioner
 from mmcam.errors import UserError
-from mmcam.text import END, PAD, START, UNKNOWN
+from mmcam.text import END, PAD, START, UNKNOWN, Vocabulary
+
+State = tuple[Tensor, ...]
+"""What a decoder remembers between words; first axis b."""
+
+
+@runtime_checkable
+class Speaks(Protocol):
+    """What the search needs of a captioner, see `captioning.captioner.Captioner`."""
+
+    vocabulary: Vocabulary
+    readout: Any
+
+    def start(self, activations: Float[Tensor, "b k h w"], memo: dict[str, Any]) -> State:
+        """What it knows before the first word."""
+        ...
+
+    def step(
+        self, state: tuple[Tensor, ...], word: Int[Tensor, " b"]
+    ) -> tuple[tuple[Tensor, ...], Float[Tensor, "b d"]]:
+        """Hear a word."""
+        ...
 
 
 @torch.no_grad()
 def decode(
-    model: Captioner, activations: Float[Tensor, "b k h w"], memo: dict[str, Any], beam: int = 1, length: int = 16
+    model: Speaks, activations: Float[Tensor, "b k h w"], memo: dict[str, Any], beam: int = 1, length: int = 16
 ) -> list[list[int]]:
     """Find the most probable caption of each picture.
 

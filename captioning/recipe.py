@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from captioning.captioner import Captioner
 from captioning.data import CocoCaptions
 from captioning.decode import decode
 from captioning.karpathy import KarpathySplit
-from captioning.models import AttendAndTell, Captioner, ShowAndTell
+from captioning.models import AttendAndTell, ShowAndTell
 from captioning.readout import EvidenceReadout
 from mmcam.checkpoint import load_model
 from mmcam.errors import UserError, unknown

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from captioning.models import Captioner, load
+from captioning.captioner import Captioner
+from captioning.load import load
 from mmcam.errors import UserError
 from mmcam.image import Interpolation, to_tensor
 from mmcam.likelihood import word_log_probability, word_logit_difference

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from classification.models import imagenet_labels
+from classification.labels import imagenet_labels
 from mmcam.errors import UserError
 
 

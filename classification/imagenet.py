@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from classification.data import judge_classes, plain
-from classification.models import imagenet_labels
+from classification.labels import imagenet_labels
 from mmcam.annotations.markup import read_markup
 from mmcam.annotations.published import inside, read_lines
 from mmcam.errors import UserError, unknown

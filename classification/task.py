@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from classification.models import Form, classifier, read_labels
+from classification.labels import read_labels
+from classification.models import Form, classifier
 from mmcam.errors import UserError, unknown
 from mmcam.image import Interpolation, crop_to_tensor, to_tensor
 from mmcam.load import check_weights

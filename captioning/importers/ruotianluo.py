@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from captioning.captioner import Captioner
 from captioning.importers.parts import (
     CLOSED,
     Order,
@@ -21,7 +22,6 @@ from captioning.importers.parts import (
     rows,
     sorted_out,
 )
-from captioning.models import Captioner
 from captioning.peers import Att2in2, ImageFirst, UpDown
 from mmcam.errors import UserError, unknown
 from mmcam.importing.folder import write_model
@@ -70,7 +70,7 @@ def convert(files: Sequence[Path], out: Path, grid: int | None = None) -> Path:
     if grid is not None and not hasattr(model, "grid"):
         raise UserError(f"{options['caption_model']!r} looks at no grid but at the picture's mean; leave --grid out")
     arguments = {"beam": options.get("beam_size") or 1, "length": options.get("max_length") or options["seq_length"]}
-    return write_model(model, out, PEER, files, "captioning.peers.FullSizeCaptioningTask", arguments)
+    return write_model(model, out, PEER, files, "captioning.peers.full_size.FullSizeCaptioningTask", arguments)
 
 
 def read_infos(path: Path) -> tuple[dict[str, Any], Order]:

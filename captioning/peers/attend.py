@@ -7,7 +7,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from captioning.models import Captioner, LSTMStep, State
+from captioning.captioner import Captioner, LSTMStep, State
 from captioning.peers.cells import maxout_step
 from captioning.peers.places import adaptive_mean, pictures_mean
 from captioning.peers.search import search

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from captioning.models import LSTMStep
+from captioning.captioner import LSTMStep
 
 __all__ = ["CELLS", "MaxoutStep", "maxout_step"]
 

@@ -11,7 +11,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from captioning.models import Captioner, State
+from captioning.captioner import Captioner, State
 from captioning.peers.cells import CELLS
 from captioning.peers.places import pictures_mean
 from captioning.peers.search import search

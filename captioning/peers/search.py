@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from captioning.models import Captioner, State
+from captioning.captioner import Captioner, State
 from mmcam.errors import UserError
 from mmcam.text import END, START, UNKNOWN
 

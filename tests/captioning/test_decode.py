@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from captioning.captioner import Captioner
 from captioning.decode import decode
-from captioning.models import AttendAndTell, Captioner, ShowAndTell
+from captioning.models import AttendAndTell, ShowAndTell
 from mmcam.errors import UserError
 from mmcam.text import SPECIAL
 

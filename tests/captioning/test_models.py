@@ -2,7 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from captioning.models import FOUND, AttendAndTell, LSTMStep, ShowAndTell, load
+from captioning.captioner import LSTMStep
+from captioning.load import load
+from captioning.models import FOUND, AttendAndTell, ShowAndTell
 from mmcam.checkpoint import save_model
 from mmcam.errors import UserError
 from mmcam.gradients import batched, channel_weights, looped

@@ -5,7 +5,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from captioning.data import CocoCaptions
-from captioning.models import AttendAndTell, ShowAndTell, load
+from captioning.load import load
+from captioning.models import AttendAndTell, ShowAndTell
 from captioning.recipe import CaptionRecipe
 from classification.scenes import SceneClassifier
 from mmcam.checkpoint import save_model

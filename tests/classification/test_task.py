@@ -14,7 +14,8 @@ from torchvision import models
 from torchvision.models import EfficientNet_B0_Weights, ResNet50_Weights
 
 from classification import ClassificationTask
-from classification.models import Form, classifier, imagenet_labels, read_labels
+from classification.labels import imagenet_labels, read_labels
+from classification.models import Form, classifier
 from mmcam.config import instantiate, read_config
 from mmcam.engine import explain
 from mmcam.errors import UserError

@@ -8,7 +8,7 @@ from torch.nn.functional import linear
 
 import mmcam
 from captioning.importers import ruotianluo
-from captioning.peers import FullSizeCaptioningTask
+from captioning.peers.full_size import FullSizeCaptioningTask
 from captioning.peers.places import adaptive_mean
 from captioning.peers.search import search
 from mmcam.cli import main

@@ -11,7 +11,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 import mmcam
 from captioning import CaptioningTask
 from captioning.importers import sgrvinod
-from captioning.models import load
+from captioning.load import load
 from mmcam.cli import main
 from mmcam.errors import UserError
 from mmcam.task import Sample

@@ -9,7 +9,7 @@ from PIL import Image
 import mmcam
 from captioning import CaptioningTask
 from captioning.importers import yunjey
-from captioning.models import load
+from captioning.load import load
 from mmcam.checkpoint import save_model
 from mmcam.cli import main
 from mmcam.errors import UserError
