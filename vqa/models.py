@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, softplus
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from mmcam.checkpoint import load_model
 from mmcam.errors import UserError
 from mmcam.image import Window, to_tensor
 from mmcam.networks.backbones import backbone
@@ -227,17 +226,3 @@ LOOKUPS = 2
 
 def _network(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, outputs))
-
-
-def load(name: str) -> VQAModel:
-    """Load a VQA model.
-
-    Args:
-        name: Shipped weights, a folder, or a hub id.
-
-    Returns:
-        The model, in eval mode.
-    """
-    from vqa.peers import CLASSES  # which are made of what stands above
-
-    return load_model(name, (NormProduct, StackedAttention, *CLASSES))

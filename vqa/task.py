@@ -11,7 +11,8 @@ from mmcam.errors import UserError
 from mmcam.networks.cut import Trunk
 from mmcam.task import Batch, Heard, Sample, Targets, Task
 from vqa.answers import named
-from vqa.models import VQAModel, load
+from vqa.load import load
+from vqa.models import VQAModel
 
 
 class VQATask(Task):

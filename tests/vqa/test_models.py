@@ -6,7 +6,8 @@ from torch.nn.functional import normalize
 from mmcam.checkpoint import save_model
 from mmcam.errors import UserError
 from mmcam.gradients import batched, channel_weights, looped
-from vqa.models import NormProduct, StackedAttention, load
+from vqa.load import load
+from vqa.models import NormProduct, StackedAttention
 
 WORDS = ["is", "there", "a", "dog", "cat", "?"]
 ANSWERS = ["yes", "no", "dog", "2"]

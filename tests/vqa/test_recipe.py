@@ -11,7 +11,8 @@ from mmcam.scenes.questions import questions
 from mmcam.scenes.write import scenes, write
 from mmcam.text import tokenise
 from mmcam.training import train
-from vqa.models import NormProduct, StackedAttention, load
+from vqa.load import load
+from vqa.models import NormProduct, StackedAttention
 from vqa.recipe import VQARecipe
 
 CPU = torch.device("cpu")
