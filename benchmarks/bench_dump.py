@@ -21,11 +21,10 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from benchmarks.bench_engine import describe, machine, sayer
-from benchmarks.measure import prepare, timed
+from benchmarks.measure import add_options, prepare, timed
 from benchmarks.pieces import DISTINCT, PIECES, Bench, prepared
 from benchmarks.rows import Weight, weigh
 from benchmarks.workloads import FULL, TINY
@@ -158,12 +157,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--targets", choices=["given", "predicted"], default="given")
     parser.add_argument("--amp", action="store_true", help="compute the trunk in bfloat16, also where it is alone")
     parser.add_argument("--repeats", type=int, default=5, help="rounds")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rows", type=int, default=0, metavar="N", help="measure size and memory of N rows instead")
-    parser.add_argument("--quick", action="store_true", help="tiny models: to see whether it works, not for figures")
-    parser.add_argument("--out", type=Path, help="write OUT.md and OUT.json")
+    add_options(parser)
     return parser.parse_args(arguments)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.measure import TOLERANCE, deviation, interleaved, peaks, prepare, timed
+from benchmarks.measure import TOLERANCE, add_options, deviation, interleaved, peaks, prepare, timed
 from benchmarks.methods import METHODS, ours, plain
 from benchmarks.workloads import FULL, TINY, Case, Size, build, cases
 
@@ -170,11 +170,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--measure", nargs="*", choices=["time", "memory"], default=["time", "memory"])
     parser.add_argument("--repeats", type=int, default=20, help="rounds; slow methods take part in fewer")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="tiny models: to see whether it works, not for figures")
-    parser.add_argument("--out", type=Path, help="write OUT.md and OUT.json")
+    add_options(parser)
     return parser.parse_args(arguments)
 
 

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -22,7 +21,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.bench_engine import describe, machine, sayer
-from benchmarks.measure import prepare, timed
+from benchmarks.measure import add_options, prepare, timed
 from benchmarks.workloads import FULL, TINY, Case, Workload, build
 from mmcam import explain
 from mmcam.metrics.curves import blur, deletion, insertion
@@ -208,11 +207,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--chunk", type=int, default=8, help="pictures at once")
     parser.add_argument("--ways", nargs="+", default=["batched", "batched, trunk in bfloat16"], help="besides the loop")
     parser.add_argument("--repeats", type=int, default=3, help="rounds; 1 counts the calls that compare")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="a tiny model: to see whether it works, not for figures")
-    parser.add_argument("--out", type=Path, help="write OUT.md and OUT.json")
+    add_options(parser)
     return parser.parse_args(arguments)
 
 

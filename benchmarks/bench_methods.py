@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -25,7 +24,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.bench_engine import describe, machine, sayer
-from benchmarks.measure import TOLERANCE, prepare, timed
+from benchmarks.measure import TOLERANCE, add_options, prepare, timed
 from benchmarks.pairs import PAIRS, Pair
 from benchmarks.peers import Peer
 from benchmarks.workloads import FULL, TINY, Case, Size, Workload, build
@@ -252,11 +251,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", help="a ResNet of torchvision (default: resnet50)")
     parser.add_argument("--size", type=int, help="of the picture in pixels (default: 224)")
     parser.add_argument("--repeats", type=int, default=9, help="rounds; slow methods take part in fewer")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="a tiny model: to see whether it works, not for figures")
-    parser.add_argument("--out", type=Path, help="write OUT.md and OUT.json")
+    add_options(parser)
     return parser.parse_args(arguments)
 
 

@@ -1,5 +1,6 @@
 """How maps, times and memory are compared."""
 
+import argparse
 import ctypes
 import gc
 import resource
@@ -187,6 +188,15 @@ def _high_water() -> int:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that most benchmarks have: where they run, their seed and size, and what they write."""
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="tiny models: to see whether it works, not for figures")
+    parser.add_argument("--out", type=Path, help="write OUT.md and OUT.json")
 
 
 def prepare(threads: int) -> None:
