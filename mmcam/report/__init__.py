@@ -106,7 +106,7 @@ def write(
         for one in shown:
             yield from index.add(one)
 
-    style, script = _text("page.css"), "\n".join(_text(name) for name in ("core.js", "view.js"))
+    style, script = _text("page.css"), "\n".join(_text(name) for name in ("core.js", "entry.js", "view.js"))
     parts = template.generate(
         facts=facts,
         islands=islands(),
