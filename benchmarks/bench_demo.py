@@ -275,7 +275,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "--think", type=float, default=1.0, help="seconds between an answer and the next click, on average"
     )
     parser.add_argument("--before", type=int, default=100, help="users who come and go first; 100 are remembered")
-    parser.add_argument("--rest", type=float, default=3.0, help="seconds between rounds")
+    parser.add_argument("--rest", type=float, default=12.0, help="seconds after a round")
     parser.add_argument("--pictures", type=int, default=24)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)

@@ -26,7 +26,7 @@ from mmcam.demo.guard import LOOPBACK, MOST_PIXELS, Guard, Page
 from mmcam.demo.memory import UNREAD, give_back
 from mmcam.demo.page import tab
 from mmcam.demo.served import Served
-from mmcam.demo.uploads import AGE, sweep
+from mmcam.demo.uploads import sweep
 from mmcam.errors import UserError
 
 __all__ = ["MOST_BYTES", "SHIPPED", "build", "launch", "tend"]
@@ -60,7 +60,7 @@ def build(
         The page, for `launch`.
     """
     kinds = [one.kind for one in served]
-    with Page(title="mmcam: where did the model look?", analytics_enabled=False, delete_cache=(OFTEN, AGE)) as page:
+    with Page(title="mmcam: where did the model look?", analytics_enabled=False) as page:
         gr.Markdown(HEAD, elem_classes="mm-head")
         with gr.Tabs():
             for number, one in enumerate(served):
@@ -84,7 +84,7 @@ def launch(page: Page, host: str = "127.0.0.1", port: int | None = None, *, most
         most_bytes: Of an upload.
 
     Returns:
-        The page's address; `page.close()` ends it.
+        The page's address; `page.close()` ends it. Call `tend` meanwhile: nothing else deletes old uploads.
 
     Raises:
         UserError: The port is taken.
@@ -126,13 +126,17 @@ def launch(page: Page, host: str = "127.0.0.1", port: int | None = None, *, most
 def tend(page: Page) -> NoReturn:
     """Delete old uploads and give memory back, from time to time; until interrupted.
 
+    Gradio's own `delete_cache` ends for good if somebody uploads while it looks, and knows of no half uploads.
+
     Args:
         page: That is served; its folder of uploads is nobody else's.
     """
     while True:
         time.sleep(OFTEN)
         keep = {path for part in page.blocks.values() for path in part.keep_in_cache}
-        sweep(Path(get_upload_folder()), keep=keep)
+        gone = sweep(Path(get_upload_folder()), keep=keep)
+        for names in page.temp_file_sets:
+            names.difference_update(gone)
         give_back()
 
 

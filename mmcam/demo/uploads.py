@@ -16,7 +16,7 @@ def held(folder: Path) -> int:
     return sum(facts.st_size for _, facts in _files(folder))
 
 
-def sweep(folder: Path, age: int = AGE, keep: Collection[str] = ()) -> int:
+def sweep(folder: Path, age: int = AGE, keep: Collection[str] = ()) -> set[str]:
     """Delete old files, and the folders that held them; also what was left by clients who went away half-way.
 
     Args:
@@ -25,17 +25,17 @@ def sweep(folder: Path, age: int = AGE, keep: Collection[str] = ()) -> int:
         keep: Files that stay (the sample pictures).
 
     Returns:
-        How many files were deleted.
+        The files that were deleted.
     """
-    before, count = time.time() - age, 0
+    before, gone = time.time() - age, set()
     for path, facts in list(_files(folder)):
         if facts.st_mtime >= before or str(path) in keep:
             continue
         path.unlink(missing_ok=True)
-        count += 1
+        gone.add(str(path))
         if path.parent != folder and not any(path.parent.iterdir()):
             path.parent.rmdir()
-    return count
+    return gone
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, stat_result]]:

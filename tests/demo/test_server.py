@@ -252,7 +252,7 @@ def test_what_is_served_is_limited(served):
     assert page._queue.max_size == WAITING
     assert page._queue.pending_messages_per_session.max_size == UNREAD
     assert page._queue.ANALYTICS_MAX_EVENTS == 1
-    assert page.delete_cache == (10, 3600)
+    assert page.delete_cache is None  # `tend` does it
     assert page.analytics_enabled is False
     limits = {str(function.api_name): function.concurrency_limit for function in page.fns.values() if function.queue}
     assert all(limit in (1, 2, "default") for limit in limits.values()), limits

@@ -21,10 +21,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
 from benchmarks.measure import peak
-from mmcam.demo.guard import Guard
+from mmcam.demo.guard import Guard, Page
 from mmcam.demo.samples import samples
 from mmcam.demo.uploads import held, sweep
-from tests.demo.serving import MOST_BYTES, ask
+from tests.demo.serving import MOST_BYTES, ask, tidy
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Gradio's own
 
@@ -303,14 +303,14 @@ def test_half_an_upload_is_swept_away(server):
         while not (half := [one for one in folder.glob("tmp*") if one.is_file()]) and time.monotonic() < until:
             time.sleep(0.01)
     assert half
-    assert sweep(folder, 3600) == 0
+    assert sweep(folder, 3600) == set()
     for one in (*half, path):
         os.utime(one, (time.time() - 3700,) * 2)
-    assert sweep(folder, 3600, keep=[str(path)]) == len(half)
+    assert sweep(folder, 3600, keep=[str(path)]) == {str(one) for one in half}
     assert path.exists()
-    assert sweep(folder, 3600) == 1
+    assert sweep(folder, 3600) == {str(path)}
     assert not path.parent.exists()
-    assert sweep(folder / "nowhere") == 0
+    assert sweep(folder / "nowhere") == set()
 
 
 def guarded(guard, chunks, headers=()):
@@ -356,3 +356,35 @@ def test_a_full_folder_takes_no_more(tmp_path):
     status, text = guarded(guard, pieces, LENGTH)
     assert status == 503
     assert b"try again in an hour" in text
+
+
+def test_the_server_tends_its_folder(tmp_path, monkeypatch):
+    """Old uploads go, also from Gradio's own lists; the samples stay."""
+    import gradio as gr
+
+    import mmcam.demo
+
+    class Over(Exception):
+        pass
+
+    turns = iter([None])
+
+    def sleep(seconds):
+        if next(turns, Over) is Over:
+            raise Over
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    monkeypatch.setattr(mmcam.demo.time, "sleep", sleep)
+    old, sample, young = (tmp_path / name for name in ("old", "sample", "young"))
+    for path in (old, sample, young):
+        path.write_bytes(b"x")
+    for path in (old, sample):
+        os.utime(path, (time.time() - 3700,) * 2)
+    with tidy(), Page() as page:
+        part = gr.HTML()
+    part.keep_in_cache.add(str(sample))
+    page.upload_file_set.update(map(str, (old, young)))
+    with pytest.raises(Over):
+        mmcam.demo.tend(page)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sample", "young"]
+    assert page.upload_file_set == {str(young)}
