@@ -9,6 +9,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 API = "/gradio_api"
+IDLE = 3.0
+"""Seconds after which a connection is opened anew; the server closes idle ones after five."""
 PATIENCE = 300.0
 """Seconds that an answer may take."""
 
@@ -67,6 +69,7 @@ class Visitor:
         self.layout, self.slug = layout, slug
         self.session = secrets.token_hex(6)
         self._calls = HTTPConnection(layout.host, timeout=PATIENCE)
+        self._used = time.monotonic()
 
     def close(self) -> None:
         """Leave."""
@@ -78,7 +81,7 @@ class Visitor:
         head = f'--{edge}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
         body = head.encode() + data + f"\r\n--{edge}--\r\n".encode()
         kind = {"Content-Type": f"multipart/form-data; boundary={edge}"}
-        (path,) = asked(self._calls, "POST", f"{API}/upload", body, kind)
+        (path,) = self._asked(f"{API}/upload", body, kind)
         return {"path": path, "orig_name": name, "meta": {"_type": "gradio.FileData"}}
 
     def call(self, function: str, **values: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -97,15 +100,24 @@ class Visitor:
         chosen = self.layout.functions[f"{self.slug}_{function}"]
         data = list((self.layout.defaults(self.slug, function) | values).values())
         body = {"data": data, "fn_index": chosen["id"], "session_hash": self.session, "trigger_id": None}
-        if chosen["queue"]:
-            found = self._queued(body)
-        else:
-            found = asked(self._calls, "POST", f"{API}/run/{chosen['api_name']}", body)["data"]
+        found = self._queued(body) if chosen["queue"] else self._asked(f"{API}/run/{chosen['api_name']}", body)["data"]
         names = [self.layout.name(number, self.slug) or str(number) for number in chosen["outputs"]]
         return dict(zip(names, found, strict=True))
 
+    def _asked(self, path: str, body: bytes | dict[str, Any], headers: dict[str, str] | None = None) -> Any:  # noqa: ANN401
+        """Post by the connection that is kept open; after an error, or a while, by a new one."""
+        if time.monotonic() - self._used > IDLE:
+            self._calls.close()
+        try:
+            found = asked(self._calls, "POST", path, body, headers)
+        except Exception:
+            self._calls.close()
+            raise
+        self._used = time.monotonic()
+        return found
+
     def _queued(self, body: dict[str, Any]) -> list[Any]:
-        event = asked(self._calls, "POST", f"{API}/queue/join", body)["event_id"]
+        event = self._asked(f"{API}/queue/join", body)["event_id"]
         stream = HTTPConnection(self.layout.host, timeout=PATIENCE)
         try:
             stream.request("GET", f"{API}/queue/data?session_hash={self.session}")
