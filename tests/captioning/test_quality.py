@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from captioning import decode as captioning_decode
+from captioning import captioner
 from captioning.models import AttendAndTell
 from captioning.quality import CaptionQuality
 from captioning.task import CaptioningTask
@@ -27,7 +27,7 @@ def task():
 def say(monkeypatch, task, texts):
     """Let the model say these captions, whatever it sees."""
     said = iter([task.model.vocabulary.encode(text.split()) for text in texts])
-    monkeypatch.setattr(captioning_decode, "decode", lambda model, activations, *_: [next(said) for _ in activations])
+    monkeypatch.setattr(captioner, "decode", lambda model, activations, *_: [next(said) for _ in activations])
 
 
 def test_a_random_model_is_measured(task):
