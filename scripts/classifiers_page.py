@@ -15,6 +15,7 @@ import json
 import logging
 import re
 import sys
+import textwrap
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,7 @@ def page(models: dict[str, dict[str, Any]], lines: dict[str, dict[str, Any]]) ->
             rows = "\n".join(f"| `{line['name']}` | {line['refused']} |" for line in bad)
             tables.append(f"Refused:\n\n| model | why |\n|---|---|\n{rows}\n")
     counts.append(
-        "\nOf timm the smallest model of every kind was tried: the others of a family are the same code, deeper or "
+        "Of timm the smallest model of every kind was tried: the others of a family are the same code, deeper or "
         f"wider. Models of more than {LARGEST // 1_000_000} million parameters were not."
     )
     counts.append(
@@ -177,6 +178,7 @@ def page(models: dict[str, dict[str, Any]], lines: dict[str, dict[str, Any]]) ->
     partly = [line["name"] for line in lines.values() if line.get("seen", 1.0) < 1.0]
     seen = f"all (of {', '.join(partly)}: some) " if partly else "all "
     plain = {library: version.partition("+")[0] for library, version in versions.items()}
+    counts = [*counts[:2], "\n" + textwrap.fill(" ".join(counts[2:]), 140)]
     head = ABOUT.format(counts="\n".join(counts), seen=seen, **plain)
     note = (
         "† Untrained, all places of these see nearly all of the picture, so that it could not be told which place sees "

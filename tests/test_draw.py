@@ -227,7 +227,7 @@ def test_the_picture_under_a_highlight_is_greyer_but_as_bright():
     red = levels(highlight(Image.new("RGB", (1, 1), (200, 40, 40)), torch.zeros(1, 1)))[0, 0]
     luma = np.array([0.299, 0.587, 0.114])
     assert np.abs(red - (0.3 * np.array([200, 40, 40]) + 0.7 * luma @ [200, 40, 40])).max() <= 1
-    assert abs(luma @ red - luma @ [200, 40, 40]) <= 1
+    assert abs(luma @ red - luma @ [200, 40, 40]) <= 1.5
 
 
 def test_highlight_refuses_what_does_not_fit():

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from threading import get_ident
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -10,6 +10,7 @@ from torch.nn.modules.module import (
     register_module_module_registration_hook,
     register_module_parameter_registration_hook,
 )
+from torch.overrides import TorchFunctionMode
 
 from mmcam.errors import UserError
 
@@ -18,7 +19,19 @@ __all__ = ["MOST_PARTS", "weightless"]
 MOST_PARTS = 50_000
 """Parameters and modules of one model; ResNet-152 has 900, a module takes some kilobytes however small it is."""
 
+DRAWS = ("normal_", "uniform_", "orthogonal_")  # how the names of the functions of torch.nn.init end that draw
+
 Made = TypeVar("Made", bound=nn.Module)
+
+
+class Undrawn(TorchFunctionMode):
+    """Draws no numbers: there is no room for them, and on the meta device torch would import its compiler for it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+        """Leave a tensor that is to be filled as it is."""
+        if getattr(func, "__name__", "").endswith(DRAWS):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def weightless(make: Callable[[], Made], most: int = MOST_PARTS) -> Made:
@@ -47,7 +60,7 @@ def weightless(make: Callable[[], Made], most: int = MOST_PARTS) -> Made:
         register_module_module_registration_hook(counted),
     ]
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), Undrawn():
             return make()
     finally:
         for hook in hooks:

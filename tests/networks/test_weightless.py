@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from threading import Event, Thread
 
 import pytest
@@ -43,3 +45,26 @@ def test_parts_are_counted_of_this_thread_alone():
         weightless(lambda: nn.ModuleList(nn.Linear(1, 1) for _ in range(4)), most=11)
     assert len(nn.ModuleList(nn.Linear(1, 1) for _ in range(20))) == 20  # nobody counts any more
     assert torch.empty(1).device.type == "cpu"
+
+
+def test_nothing_is_drawn():
+    """Neither torch's random numbers nor a second is spent on them."""
+    before = torch.random.get_rng_state()
+    names = ("normal_", "kaiming_normal_", "xavier_uniform_", "orthogonal_", "trunc_normal_")
+    draws = [getattr(nn.init, name) for name in names]
+
+    def make():
+        module = nn.Linear(3, 4)
+        for draw in draws:
+            assert draw(module.weight) is module.weight
+        assert draws[0](tensor=module.bias) is module.bias
+        return module
+
+    assert weightless(make).weight.is_meta
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_no_compiler_is_imported():
+    program = "import sys, mmcam; mmcam.load_task('captioning/scenes'); print('torch._dynamo' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert said.stdout.strip() == "False"
