@@ -220,7 +220,7 @@ class User:
             self.timed("word", rows, lambda: self.visitor.call("word", words=ticked)["figure"])
         if kind == "phrase":
             self.shown = list(rows)
-            self.timed(kind, rows, lambda: self.visitor.call("word", words=list(rows), several=True)["figure"])
+            self.timed(kind, rows, lambda: self.visitor.call("phrase", words=list(rows))["figure"])
         elif kind != "word":
             self.timed(kind, rows, lambda: next(iter(self.visitor.call(kind).values())))
 

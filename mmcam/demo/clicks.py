@@ -78,13 +78,23 @@ class Clicks:
         colours: str,
         opacity: float,
         scale: str,
-    ) -> tuple[list[int], str, list[int], str, str]:
-        """Show the word that was clicked, or the phrase of all that are chosen."""
+    ) -> tuple[Any, ...]:
+        """Show the word that was clicked; of several hand on which, for `join` to show."""
         if not several:  # of many that were shown together, one that is clicked off is the one that is meant
             new = [number for number in chosen if number not in shown]
             gone = [number for number in shown if number not in chosen]
             chosen = (new or gone or chosen)[-1:]
         chosen = chosen or shown
+        if len(chosen) > 1:
+            return (*(gr.skip() for _ in range(5)), " ".join(map(str, chosen)))
+        figure = drawn.figure(_here(found), chosen, colours, opacity, scale)
+        return chosen, figure, chosen, "", "", ""
+
+    @said
+    def join(self, found: Look | None, chosen: list[int], colours: str, opacity: float, scale: str) -> tuple[Any, ...]:
+        """Show the phrase of all that are chosen: a backward pass of its own."""
+        if len(chosen) < 2:  # it was clicked away meanwhile
+            return tuple(gr.skip() for _ in range(5))
         figure = drawn.figure(_here(found), chosen, colours, opacity, scale)
         return chosen, figure, chosen, "", ""
 

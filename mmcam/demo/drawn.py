@@ -120,7 +120,8 @@ def everything(look: Look, colours: str, opacity: float, scale: str, slug: str) 
     if len(look.words) < 2:
         return ""
     found, longest = look.shown, max(look.picture.size)
-    small = look.picture.resize(tuple(max(1, side * THUMB // longest) for side in look.picture.size))
+    width, height = (max(1, side * THUMB // longest) for side in look.picture.size)
+    small = look.picture.resize((width, height))
     window = tuple(edge * small.height / look.picture.height for edge in found.window)
     maps = draw.upsample(found.maps[:MOST_IN_STRIP], (small.height, small.width), window)  # pyright: ignore[reportArgumentType]
     if max(found.maps.shape[1:]) > FINE:

@@ -143,12 +143,22 @@ def tab(served: Served, slug: str, *, allow_urls: bool, most_bytes: int, most_pi
         **model,
     )
     shows.success(None, js=TO_WORDS.format(slug), api_visibility="private")
+    joined = gr.Textbox(visible="hidden", show_label=False)  # a state's change is not told by events out of the queue
     words.input(
         own.choose,
         [found, words, shown, several, *looks],
-        [words, figure, shown, beside, heard],
+        [words, figure, shown, beside, heard, joined],
         api_name=f"{slug}_word",
         **quick,
+    )
+    joined.change(
+        own.join,
+        [found, words, *looks],
+        [words, figure, shown, beside, heard],
+        api_name=f"{slug}_phrase",
+        trigger_mode="always_last",
+        show_progress_on=[figure],
+        **model,
     )
     whole.click(
         own.sentence, [found, *looks], [words, figure, shown, beside, heard], api_name=f"{slug}_sentence", **model

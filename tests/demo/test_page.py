@@ -27,7 +27,6 @@ def found(served):
     [
         ([0], [0, 2], False, [2]),  # a click on another word shows that one
         ([0], [], False, [0]),  # on the same: it stays
-        ([0], [0, 2], True, [0, 2]),
         ([0, 2], [2], True, [2]),
         ([2], [], True, [2]),
         ([0, 1, 2, 3, 4], [0, 1, 3, 4], False, [2]),  # the whole sentence, then a word of it
@@ -35,10 +34,23 @@ def found(served):
     ],
 )
 def test_a_click_on_a_word(tab, found, shown, chosen, several, then):
-    words, figure, now, *cleared = tab.choose(found, chosen, shown, several, *LOOKS)
+    words, figure, now, *cleared, joined = tab.choose(found, chosen, shown, several, *LOOKS)
     assert words == now == then
-    assert f"<b>{' '.join(found.words[number] for number in then)}</b>" in figure
+    assert f"<b>{found.words[then[0]]}</b>" in figure
     assert cleared == ["", ""]  # what is shown of another word
+    assert joined == ""
+
+
+def test_several_words_are_handed_on_and_joined(tab, found):
+    """A click is answered at once; a phrase takes a backward pass, and waits its turn."""
+    *left, joined = tab.choose(found, [0, 2], [0], True, *LOOKS)
+    assert joined == "0 2"
+    assert left == [gr.skip()] * 5
+    words, figure, now, *cleared = tab.join(found, [0, 2], *LOOKS)
+    assert words == now == [0, 2]
+    assert f"<b>{found.words[0]} {found.words[2]}</b>" in figure
+    assert cleared == ["", ""]
+    assert tab.join(found, [1], *LOOKS) == (gr.skip(),) * 5
 
 
 def test_the_whole_sentence(tab, found):

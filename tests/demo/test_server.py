@@ -61,7 +61,7 @@ def test_a_session_keeps_its_picture_and_words_come_without_it(server, client, f
         words = look(served["captioning"], samples()[number].picture).words
         figure = one.predict([1], False, "jet", 0.5, "own", api_name="/captioning_word")[1]
         assert f"<b>{words[1]}</b>" in figure
-        both = one.predict([0, 1], True, "jet", 0.5, "own", api_name="/captioning_word")[1]
+        both = one.predict([0, 1], "jet", 0.5, "own", api_name="/captioning_phrase")[1]
         assert f"<b>{words[0]} {words[1]}</b>" in both
         assert f"for “{words[0]} {words[1]}”" in both  # the text for those who do not see it
 
