@@ -145,7 +145,8 @@ def alone(one: Served, number: int, looks: tuple[Any, ...]) -> Alone:
         ("word", (row,)): drawn.figure(found, [row], *looks) for row in range(count)
     }
     for rows in {tuple(sorted({number % count, (number + step) % count})) for step in (1, 2)}:
-        pages["phrase", rows] = drawn.figure(found, rows, *looks)
+        if len(rows) > 1:
+            pages["phrase", rows] = drawn.figure(found, rows, *looks)
     rows = (number % count,)
     pages["three", rows] = drawn.beside(side_by_side(found, rows), found, *looks[:2])
     if one.kind != "Classification":

@@ -82,14 +82,19 @@ def _kept(found: re.Match[str]) -> str:
 
 def inline_math(self: HTML5Translator, node: nodes.math) -> None:
     """MathML, which browsers draw by themselves."""
-    self.body.append(tex2mathml(node.astext()))
+    self.body.append(_mathml(node.astext()))
     raise nodes.SkipNode
 
 
 def display_math(self: HTML5Translator, node: nodes.math_block) -> None:
     """The same, on a line of its own."""
-    self.body.append(f"<div>{tex2mathml(node.astext(), as_block=True)}</div>")
+    self.body.append(f"<div>{_mathml(node.astext(), as_block=True)}</div>")
     raise nodes.SkipNode
+
+
+def _mathml(tex: str, **options: bool) -> str:
+    # Docutils writes \bar as the letter modifier, which fonts of mathematics do not have.
+    return tex2mathml(tex, **options).replace("\u02c9", "\u00af")
 
 
 def check_resources(app: Sphinx, exception: Exception | None) -> None:
