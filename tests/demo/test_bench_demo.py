@@ -8,6 +8,7 @@ import os
 import time
 from contextlib import closing
 from dataclasses import replace
+from mmap import mmap
 from random import Random
 
 import numpy as np
@@ -71,7 +72,8 @@ def test_memory_and_time_of_this_process():
     before = cpu_seconds(os.getpid())
     held = Resident()
     with held.watching(os.getpid()):
-        block = np.ones(80 * 2**17)  # 80 MiB
+        block = np.frombuffer(mmap(-1, 80 * 2**20), np.uint8)  # from the system: malloc may have as much to give again
+        block[:] = 1
         held.mark("held")
         until = time.process_time() + 0.05
         while time.process_time() < until:
