@@ -130,7 +130,7 @@ def tab(served: Served, slug: str, *, allow_urls: bool, most_bytes: int, most_pi
         "trigger_mode": "always_last",
         "queue": False,
     }
-    triggers = [picture.change, go.click, question.input, method.input, layer.input]
+    triggers = [picture.change, go.click, question.input, method.select, layer.select]
     triggers += [text.submit if isinstance(text, gr.Textbox) else text.input]
     shows = gr.on(
         triggers,
