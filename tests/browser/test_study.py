@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections import Counter
 
 import pytest
@@ -19,11 +18,11 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from mmcam.scenes.source import Scenes
-from mmcam.study import Store, Study, export, read_answers, serve
+from mmcam.study import Store, Study, export, read_answers
 from mmcam.study.analysis import analyse
 from mmcam.study.make import make
 from tests.browser.pictured import caption, explained
-from tests.study.studies import right_value, study, write_dump
+from tests.study.studies import right_value, serving, study, write_dump
 
 pytestmark = pytest.mark.browser
 
@@ -61,14 +60,8 @@ def folder(made_once, tmp_path):
 
 @pytest.fixture
 def server(folder):
-    server = serve(Study.load(folder), folder, 0)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-    server.store.close()
+    with serving(folder) as server:
+        yield server
 
 
 @pytest.fixture

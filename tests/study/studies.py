@@ -2,6 +2,8 @@
 
 import json
 import random
+import threading
+from contextlib import contextmanager
 
 import torch
 
@@ -11,6 +13,7 @@ from mmcam.study.answers import Answer
 from mmcam.study.candidates import Candidate
 from mmcam.study.choose import checks, choose, trials
 from mmcam.study.plan import Study
+from mmcam.study.server import serve
 
 KINDS = ("cat", "dog", "pizza", "tree", "sun")
 
@@ -88,3 +91,16 @@ def write_dump(path, ones, others=None, methods=("grad_cam",), count=40, data="t
     with MapWriter(path, config=json.loads(json.dumps(config)), layer=ones[0].layer, methods=methods) as maps:
         maps.append(ones, others=others)
     return path
+
+
+@contextmanager
+def serving(folder):
+    """Serve a study from a thread of this process."""
+    server = serve(Study.load(folder), folder, 0)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+    server.store.close()

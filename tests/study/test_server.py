@@ -16,19 +16,13 @@ import pytest
 from mmcam.errors import UserError
 from mmcam.study import Store, Study, serve
 from mmcam.study.analysis import analyse
-from tests.study.studies import person
+from tests.study.studies import person, serving
 
 
 @pytest.fixture
 def server(folder):
-    server = serve(Study.load(folder), folder, 0)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-    server.store.close()
+    with serving(folder) as server:
+        yield server
 
 
 def get(server, path):
